@@ -1,0 +1,1 @@
+"""Questions put to the package, one short script each."""

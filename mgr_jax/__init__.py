@@ -1,0 +1,1 @@
+"""Music genre recognition: one small CNN, several features, honest numbers."""

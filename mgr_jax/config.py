@@ -1,0 +1,263 @@
+"""Everything a run can be told: one frozen dataclass, from which the flags are made.
+
+Flags or a run folder's config.json enter; a checked `Config` leaves, which every other
+module takes. It imports nothing of the package, so that everything may import it.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
+FMA_SUBSETS = ("small", "medium", "large")
+
+
+class UserError(Exception):
+    """A mistake that one line explains; main prints that line without a traceback."""
+
+
+def warn(message: str) -> None:
+    """Tells the user of something that is odd but stops nothing, in one line."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _field(
+    default: Any, help: str, *, low: float | None = None, high: float = math.inf
+):
+    return dataclasses.field(
+        default=default, metadata={"help": help, "low": low, "high": high}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run. Each field is a flag of the same name; its help text documents it.
+
+    Raises:
+      UserError: a number is out of its range; the message names the flag.
+    """
+
+    # fmt: off
+    # What to do, and with what.
+    mode: str = _field("train_and_evaluate", "What to do: {choices}. train prepares what is missing; evaluate needs only --workdir.")
+    feature: str = _field("spectrogram", "What the network sees: {choices}.")
+    dataset: str = _field("synth", "Where the tracks come from: {choices}. folder takes your own ROOT/LABEL/**/*.mp3; synth needs no data.")
+    model: str = _field("cnn", "The network: {choices}.")
+    split: str = _field("", "How tracks are divided into training, validation and test: {choices}. Default: filtered for gtzan, official for fma, track for the others.")
+    seed: int = _field(0, "Seeds the split, the initial weights, the order and the dropout.", low=0)
+
+    # Where things are.
+    data_dir: str = _field("", "Folder that holds the data set, or the data set's own. Only read, but for synth and the default --features_dir. Default: $MGR_DATA_DIR, else ~/mgr_data.")
+    features_dir: str = _field("", "Folder for the precomputed features. Default: DATA_DIR/features.")
+    workdir: str = _field("", "Folder of the run: checkpoints, results, figures. Default: runs/DATASET-FEATURE-MODEL-SPLIT-seedN.")
+    overwrite: bool = _field(False, "Start anew: delete the run in --workdir, and prepared features that no longer fit the data.")
+
+    # The data.
+    fma_subset: str = _field("small", "Which subset of FMA: {choices}. Each holds the ones before it.")
+    synth_clips: int = _field(160, "How many clips of 30 s synth renders, of 8 genres in turn.", low=8)
+    segments_per_track: int = _field(5, "5-second segments taken from a track; 0 takes all that fit.", low=0)
+    split_ratios: tuple[float, ...] = _field((0.7, 0.15, 0.15), "Shares of training, validation and test, for the protocols that draw them.", low=0, high=1)
+
+    # Preparing.
+    tracks_per_shard: int = _field(32, "Tracks in one shard: the unit in which preparing resumes.", low=1)
+    decode_threads: int = _field(0, "Threads that decode audio; 0 takes one per core.", low=0)
+    max_skipped: float = _field(0.05, "Share of unreadable tracks above which preparing is an error.", low=0, high=1)
+
+    # Training.
+    num_epochs: int = _field(40, "Passes over the training set, at the most.", low=1)
+    batch_size: int = _field(32, "Segments a step, over all devices.", low=1)
+    learning_rate: float = _field(1e-3, "Highest learning rate of AdamW, reached after the warm-up.", low=0)
+    warmup_epochs: float = _field(2.0, "Epochs of linear warm-up, before the cosine decay to zero.", low=0)
+    weight_decay: float = _field(1e-2, "AdamW's decoupled weight decay, on kernels only.", low=0)
+    label_smoothing: float = _field(0.1, "Share of the target spread evenly over all genres.", low=0, high=0.99)
+    dropout: float = _field(0.3, "Share of units dropped before the output layer.", low=0, high=0.99)
+    patience: int = _field(12, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
+    shuffle_buffer_mb: int = _field(8192, "Training segments are shuffled as a whole, in memory, where they fit this many MB; else in a window of it.", low=1)
+
+    # The network.
+    widths: tuple[int, ...] = _field((16, 32, 64), "Filters of the three convolutional blocks.", low=1)
+    hidden_units: int = _field(64, "Units of the fully connected layer.", low=1)
+    # fmt: on
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field.metadata["low"] is not None:
+                _check_range(field, getattr(self, field.name))
+        if len(self.widths) != 3:
+            raise UserError(
+                f"--widths={_text(self.widths)}: the network has three blocks, so give "
+                "three numbers"
+            )
+
+    @property
+    def data_path(self) -> pathlib.Path:
+        """--data_dir, or its default."""
+        default = os.environ.get("MGR_DATA_DIR") or "~/mgr_data"
+        return pathlib.Path(self.data_dir or default).expanduser()
+
+    @property
+    def features_path(self) -> pathlib.Path:
+        """--features_dir, or its default."""
+        if self.features_dir:
+            return pathlib.Path(self.features_dir).expanduser()
+        return self.data_path / "features"
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's folder where --workdir is not given."""
+        dataset = self.dataset
+        if dataset == "fma":
+            dataset += f"_{self.fma_subset}"
+        return f"{dataset}-{self.feature}-{self.model}-{self.split}-seed{self.seed}"
+
+    @property
+    def run_path(self) -> pathlib.Path:
+        """--workdir, or its default."""
+        return pathlib.Path(self.workdir or f"runs/{self.run_name}").expanduser()
+
+
+def _check_range(field: dataclasses.Field, value: Any) -> None:
+    low, high = field.metadata["low"], field.metadata["high"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if not low <= number <= high:
+            bound = f"from {low} to {high}" if high < math.inf else f"{low} or more"
+            raise UserError(f"--{field.name}={_text(value)}: must be {bound}")
+
+
+def check_choices(config: Config, choices: Mapping[str, Iterable[str]]) -> None:
+    """Raises UserError, with the right values, for a field that is none of them."""
+    for name, allowed in choices.items():
+        value, allowed = getattr(config, name), list(allowed)
+        if value not in allowed:
+            near = difflib.get_close_matches(value, allowed, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(
+                f"--{name}={value}: choose one of {', '.join(allowed)}{hint}"
+            )
+
+
+def complete(config: Config, default_split: str, splits: Iterable[str]) -> Config:
+    """Fills in what the data set decides, and spells out the folders.
+
+    Args:
+      config: as the user gave it.
+      default_split: the data set's protocol, taken where --split is not given.
+      splits: the protocols that the data set supports.
+
+    Raises:
+      UserError: the data set does not support --split.
+    """
+    config = dataclasses.replace(config, split=config.split or default_split)
+    if config.split not in splits:
+        raise UserError(
+            f"--split={config.split}: --dataset={config.dataset} has no such protocol; "
+            f"choose one of {', '.join(splits)}"
+        )
+    return dataclasses.replace(
+        config,
+        data_dir=str(config.data_path.absolute()),
+        features_dir=str(config.features_path.absolute()),
+        workdir=str(config.run_path.absolute()),
+    )
+
+
+def check_same_run(saved: Config, now: Config, may_change: Iterable[str]) -> None:
+    """Raises UserError where a run's settings are not those it was begun with."""
+    before, after = dataclasses.asdict(saved), dataclasses.asdict(now)
+    changed = [k for k in after if before[k] != after[k] and k not in may_change]
+    if changed:
+        what = ", ".join(f"--{k} was {before[k]}, is {after[k]}" for k in changed)
+        raise UserError(
+            f"{now.run_path}: holds a run with other settings ({what}); name another "
+            "--workdir, or start it anew with --overwrite"
+        )
+
+
+def command(config: Config) -> str:
+    """The command line that gives this config: the flags that are not at default."""
+    words = ["python -m mgr_jax.main"]
+    for field in dataclasses.fields(Config):
+        value = getattr(config, field.name)
+        if value != field.default and field.name not in ("mode", "overwrite"):
+            words.append(shlex.quote(f"--{field.name}={_text(value)}"))
+    return " ".join(words)
+
+
+def define_flags(choices: Mapping[str, Iterable[str]], flag_values: Any) -> None:
+    """Defines one flag a field in absl's `flag_values`; `choices` completes its help."""
+    from absl import flags
+
+    kinds = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_list,
+    }
+    for field in dataclasses.fields(Config):
+        known = ", ".join(choices.get(field.name, ()))
+        help = field.metadata["help"].replace("{choices}", known)
+        default = field.default
+        if isinstance(default, tuple):
+            default = _text(default)
+        define = kinds[type(field.default)]
+        define(field.name, default, help, flag_values=flag_values)
+
+
+def from_flags(flag_values: Any, base: Config | None = None) -> Config:
+    """A Config of the flags' values.
+
+    Args:
+      flag_values: absl's FLAGS after parsing.
+      base: where given, only the flags that stood on the command line replace its
+        fields.
+    """
+    given = {}
+    for field in dataclasses.fields(Config):
+        flag = flag_values[field.name]
+        if base is None or flag.present:
+            given[field.name] = _typed(field, flag.value)
+    return dataclasses.replace(base or Config(), **given)
+
+
+def _typed(field: dataclasses.Field, value: Any) -> Any:
+    if not isinstance(field.default, tuple):
+        return value
+    kind = type(field.default[0])
+    try:
+        return tuple(kind(part) for part in value)
+    except ValueError:
+        raise UserError(
+            f"--{field.name}={','.join(map(str, value))}: give {kind.__name__} numbers "
+            f"between commas, such as {_text(field.default)}"
+        ) from None
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def to_json(config: Config) -> str:
+    """The config as indented JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """The Config that `to_json` wrote; fields it does not name take their default.
+
+    Raises:
+      UserError: the text is not such a JSON object.
+    """
+    try:
+        values = json.loads(text)
+        fields = {field.name: field for field in dataclasses.fields(Config)}
+        return Config(**{k: _typed(fields[k], v) for k, v in values.items()})
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"not a config.json of this program ({error})") from None

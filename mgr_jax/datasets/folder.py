@@ -1,0 +1,87 @@
+"""Any folder of your own: ROOT/LABEL/**/*.ext, where the folders' names are the labels.
+
+A Config enters; tracks leave. Where a label's folder holds folders, as in
+ROOT/LABEL/ARTIST/*.ext, they name the artists, and so allow the artist split.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+from mgr_jax.config import Config, UserError, warn
+from mgr_jax.datasets import search
+from mgr_jax.datasets.base import Dataset, Track
+
+# What libsndfile reads, in the spellings in use; compared in lower case.
+EXTENSIONS = (
+    ".wav", ".wave", ".w64", ".rf64", ".au", ".snd", ".aif", ".aiff", ".aifc", ".caf",
+    ".flac", ".ogg", ".oga", ".opus", ".mp3",
+)  # fmt: skip
+
+
+def load(config: Config) -> list[Track]:
+    """Lists every audio file below a label's folder, hidden ones left out.
+
+    Raises:
+      UserError: there is none.
+    """
+    root = config.data_path
+    tracks = []
+    for label in search.subfolders(root):
+        if label.resolve() == config.features_path.resolve():
+            continue
+        found = [_track(root, path) for path in _audio_files(root, label)]
+        if not found:
+            warn(f"{label}: holds no audio, so it is no label")
+        tracks += found
+    if not tracks:
+        raise UserError(
+            f"no audio in {search.place(config)}: looked for LABEL/**/*.ext, where ext "
+            f"is one of {' '.join(e[1:] for e in EXTENSIONS)}; put each genre's files "
+            "into a folder of its name there (convert m4a or wma first), or try "
+            "--dataset=synth, which needs no data"
+        )
+    return tracks
+
+
+def _audio_files(root: pathlib.Path, label: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The audio files below a label's folder, by name, links followed."""
+    # A folder that a link reaches again, or that holds ROOT, would lead round and
+    # round, and into other labels.
+    real_root, seen = root.resolve(), set()
+    for folder, subs, names in os.walk(label, followlinks=True):
+        real = pathlib.Path(folder).resolve()
+        if real in seen or real_root.is_relative_to(real):
+            subs.clear()
+            continue
+        seen.add(real)
+        subs[:] = sorted(sub for sub in subs if not sub.startswith("."))
+        for name in sorted(names):
+            path = pathlib.Path(folder, name)
+            hidden = name.startswith(".")
+            if not hidden and path.suffix.lower() in EXTENSIONS and path.is_file():
+                yield path
+
+
+def _track(root: pathlib.Path, path: pathlib.Path) -> Track:
+    parts = [_text(part) for part in path.relative_to(root).parts]
+    return Track(
+        # The extension stays: a.wav and a.mp3 may both be there.
+        id="/".join(parts),
+        path=path,
+        genre=parts[0],
+        artist=parts[1] if len(parts) > 2 else "",
+    )
+
+
+def _text(name: str) -> str:
+    """A name as text that can be stored, also where the disk's name is no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+DATASET = Dataset(
+    name="folder",
+    load=load,
+    default_split="track",
+    splits=("track", "artist", "segment"),
+)

@@ -1,0 +1,198 @@
+"""The best checkpoint on the test set: results.json, predictions.csv, the pictures.
+
+A run folder enters, and nothing else: its config says which shards and which split.
+The test set is read here alone, once training has chosen its checkpoint. main calls
+`evaluate`.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgr_jax import config as config_lib
+from mgr_jax import figures, input_pipeline, report, splits, steps
+from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
+from mgr_jax.config import Config, UserError
+from mgr_jax.features import FEATURES
+from mgr_jax.input_pipeline import Prepared
+from mgr_jax.scores import Predictions, score, write_predictions_csv
+from mgr_jax.train import CONFIG_FILE, METRICS_FILE, assignment_for
+
+RESULTS_FILE = "results.json"
+PREDICTIONS_FILE = "predictions.csv"
+
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-datasets",
+    "soundfile",
+    "soxr",
+    "scikit-learn",
+)
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config of a run folder.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    path = workdir / CONFIG_FILE
+    try:
+        return config_lib.from_json(path.read_text())
+    except OSError:
+        raise UserError(
+            f"{workdir}: holds no run ({CONFIG_FILE} is missing); name the folder of "
+            "one with --workdir"
+        ) from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}; the run cannot be used") from None
+
+
+def evaluate(config: Config) -> dict[str, Any]:
+    """Evaluates a run's best checkpoint on its test set, and writes what came of it.
+
+    Args:
+      config: the run's own, as `read_config` gives it.
+
+    Returns:
+      What was written to results.json.
+
+    Raises:
+      UserError: the checkpoint or the prepared features are not there, or the split
+        has no test set.
+    """
+    started = time.monotonic()
+    workdir = config.run_path
+    prepared = input_pipeline.open_prepared(input_pipeline.prepared_folder(config))
+    assignment = assignment_for(config, prepared)
+    state, progress = _restore(config, workdir, prepared)
+    predictions = _predict(config, prepared, assignment, state)
+    history = [
+        json.loads(row) for row in (workdir / METRICS_FILE).read_text().splitlines()
+    ]
+    results = {
+        "feature": config.feature,
+        "dataset": config.dataset,
+        "model": config.model,
+        "protocol": config.split,
+        "protocol_leaks": assignment.leaks,
+        "split_warnings": list(assignment.warnings),
+        "seed": config.seed,
+        "genres": list(prepared.genres),
+        "best_epoch": progress["best_epoch"],
+        "epochs_run": len(history),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        **_counts(assignment),
+        **score(predictions, prepared.genres, seed=config.seed),
+        "versions": _versions(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "wall_s": {
+            "train": progress["train_s"],
+            "evaluate": round(time.monotonic() - started, 3),
+        },
+        "command": config_lib.command(config),
+        "config": dataclasses.asdict(config),
+    }
+    (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    write_predictions_csv(workdir / PREDICTIONS_FILE, predictions, prepared.genres)
+    training = input_pipeline.load_side(prepared, assignment, "train")
+    examples = input_pipeline.example_per_genre(training, prepared.genres)
+    pictures = figures.write_figures(
+        workdir, results, history, examples, FEATURES[config.feature]
+    )
+    page = report.write_html(workdir, results, history, pictures)
+    paths = [workdir / RESULTS_FILE, page, workdir / PREDICTIONS_FILE, *pictures]
+    print(report.summary_table(results, paths), flush=True)
+    return results
+
+
+def _restore(
+    config: Config, workdir: pathlib.Path, prepared: Prepared
+) -> tuple[steps.TrainState, dict[str, Any]]:
+    """The best checkpoint's state, and how far the run has come."""
+    checkpoints = Checkpoints(workdir)
+    about = checkpoints.about(BEST)
+    if about is None:
+        raise UserError(f"{workdir}: holds no checkpoint yet; train it first")
+    if (
+        about["genres"] != list(prepared.genres)
+        or about["feature_spec"] != prepared.spec
+    ):
+        raise UserError(
+            f"{workdir}: was trained on other features than {prepared.folder} "
+            "holds; name the folder that it was trained on with --features_dir"
+        )
+    bins = prepared.shape[0]
+    blank = (np.zeros((bins, 1), np.float32), np.ones((bins, 1), np.float32))
+    like = steps.create_state(
+        config,
+        len(prepared.genres),
+        prepared.shape,
+        blank,
+        total_steps=1,
+        steps_per_epoch=1,
+    )
+    state = checkpoints.restore(BEST, like)
+    progress = checkpoints.about(NEWEST)["progress"]
+    checkpoints.close()
+    return state, progress
+
+
+def _predict(
+    config: Config,
+    prepared: Prepared,
+    assignment: splits.Assignment,
+    state: steps.TrainState,
+) -> Predictions:
+    side = input_pipeline.load_side(prepared, assignment, "test")
+    if not side.size:
+        raise UserError(f"--split={config.split}: no segment is left for the test set")
+    devices = jax.local_device_count()
+    batch_size = max(config.batch_size // devices, 1) * devices
+    rows = steps.probabilities(
+        steps.data_parallel(steps.eval_step),
+        state,
+        input_pipeline.evaluation_batches(side, batch_size),
+    )
+    ids = np.array([track.id for track in prepared.tracks])
+    return Predictions(
+        track_ids=ids[rows["track"]],
+        segments=rows["segment"],
+        labels=rows["label"],
+        probabilities=rows["probabilities"],
+    )
+
+
+def _counts(assignment: splits.Assignment) -> dict[str, dict[str, int]]:
+    return {
+        "num_segments": {
+            side: input_pipeline.count_segments(assignment, side)
+            for side in splits.SIDES
+        },
+        "num_tracks": {
+            side: sum(side in sides for sides in assignment.sides.values())
+            for side in splits.SIDES
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("mgr_jax", *_PACKAGES):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

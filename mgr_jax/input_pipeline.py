@@ -1,0 +1,340 @@
+"""Shards to batches: the only reader of shards, and the only importer of tf.data.
+
+A prepared folder and an assignment of its segments to sides enter; iterators over
+numpy batches leave. Training order is a function of (seed, epoch) alone; evaluation
+pads its last batch and carries a mask, so that counts are exact. train and evaluate
+call it.
+"""
+
+import csv
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mgr_jax.config import Config, UserError
+from mgr_jax.datasets import Track, dataset_key
+from mgr_jax.splits import SIDES, Assignment
+
+SPEC_FILE = "spec.json"
+TRACKS_FILE = "tracks.csv"
+COMMIT_FILE = "dataset_info.json"
+TFDS_SPLIT = "segments"
+
+Batch = dict[str, np.ndarray]
+
+_TRACK_COLUMNS = ("track_id", "genre", "artist", "segments")
+_FIXED_PREFIX = "split:"
+
+
+def prepared_folder(config: Config) -> pathlib.Path:
+    """Where the shards of this run's data set and feature are, or will be."""
+    name = config.feature
+    if config.segments_per_track != 5:
+        name += f"-{config.segments_per_track or 'all'}-segments"
+    return config.features_path / dataset_key(config) / name
+
+
+def is_complete(folder: pathlib.Path) -> bool:
+    """Whether the folder was prepared to its end: its metadata is written last."""
+    return (folder / COMMIT_FILE).is_file()
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A finished folder of shards.
+
+    Attributes:
+      folder: where it is.
+      genres: label names, in the order of the label numbers.
+      tracks: every track that gave segments or was skipped, in shard order.
+      segment_counts: track id to its number of segments (0 where it was skipped).
+      shape: (bins, frames) of one segment's feature.
+      spec: what it was made from (spec.json).
+    """
+
+    folder: pathlib.Path
+    genres: tuple[str, ...]
+    tracks: tuple[Track, ...]
+    segment_counts: Mapping[str, int]
+    shape: tuple[int, int]
+    spec: Mapping[str, Any]
+
+
+def open_prepared(folder: pathlib.Path) -> Prepared:
+    """Opens a prepared folder.
+
+    Raises:
+      UserError: it is not there, or was not prepared to its end.
+    """
+    if not is_complete(folder):
+        raise UserError(
+            f"{folder}: holds no finished features; run --mode=prepare, or name the "
+            "folder that holds them with --features_dir"
+        )
+    features = _builder(folder).info.features
+    tracks, counts = read_tracks(folder / TRACKS_FILE)
+    return Prepared(
+        folder=folder,
+        genres=tuple(features["label"].names),
+        tracks=tracks,
+        segment_counts=counts,
+        shape=tuple(features["feature"].shape),
+        spec=json.loads((folder / SPEC_FILE).read_text()),
+    )
+
+
+def write_tracks(
+    path: pathlib.Path, tracks: tuple[Track, ...], counts: Mapping[str, int]
+) -> None:
+    """Writes the list of tracks that splits are drawn from, without their paths."""
+    protocols = sorted({name for track in tracks for name in track.fixed_sides})
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow([*_TRACK_COLUMNS, *(_FIXED_PREFIX + name for name in protocols)])
+        for track in tracks:
+            sides = [track.fixed_sides.get(name, "") for name in protocols]
+            rows.writerow(
+                [track.id, track.genre, track.artist, counts[track.id], *sides]
+            )
+
+
+def read_tracks(path: pathlib.Path) -> tuple[tuple[Track, ...], dict[str, int]]:
+    """Reads what `write_tracks` wrote: the tracks and their numbers of segments."""
+    tracks, counts = [], {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            sides = {
+                column.removeprefix(_FIXED_PREFIX): side
+                for column, side in row.items()
+                if column.startswith(_FIXED_PREFIX) and side
+            }
+            tracks.append(
+                Track(
+                    id=row["track_id"],
+                    path=pathlib.Path(),
+                    genre=row["genre"],
+                    artist=row["artist"],
+                    fixed_sides=sides,
+                )
+            )
+            counts[row["track_id"]] = int(row["segments"])
+    return tuple(tracks), counts
+
+
+def count_segments(assignment: Assignment, side: str) -> int:
+    """How many segments lie on a side."""
+    return sum(sides.count(side) for sides in assignment.sides.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One side of a split, ready to be read.
+
+    Attributes:
+      dataset: tf.data.Dataset of this host's share of its examples, each a dict of
+        feature (bins, frames) float16, label, track (index into Prepared.tracks) and
+        segment; in shard order.
+      size: number of examples in this host's share.
+      example_bytes: size of one example's feature.
+    """
+
+    dataset: Any
+    size: int
+    example_bytes: int
+
+
+def load_side(
+    prepared: Prepared,
+    assignment: Assignment,
+    side: str,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Side:
+    """Opens one side of a split.
+
+    Args:
+      prepared: the shards.
+      assignment: which segment lies on which side.
+      side: "train", "validation" or "test".
+      process_index: this host's number; it reads every `process_count`-th shard.
+      process_count: number of hosts.
+
+    Returns:
+      The side; nothing is read yet.
+    """
+    import tensorflow as tf
+
+    _keep_off_accelerators()
+    info = _builder(prepared.folder).info
+    files = [str(path) for path in info.splits[TFDS_SPLIT].filepaths]
+    table = _side_table(prepared, assignment)
+    wanted = table == SIDES.index(side)
+
+    per_shard = prepared.spec["tracks_per_shard"]
+    mine = (np.arange(len(table)) // per_shard) % process_count == process_index
+
+    def parse(record: Any) -> dict[str, Any]:
+        example = info.features.deserialize_example(record)
+        return {key: example[key] for key in ("feature", "label", "track", "segment")}
+
+    def belongs(record: Any) -> Any:
+        keys = {
+            name: tf.io.FixedLenFeature([], tf.int64) for name in ("track", "segment")
+        }
+        found = tf.io.parse_single_example(record, keys)
+        return tf.gather_nd(wanted, [[found["track"], found["segment"]]])[0]
+
+    dataset = tf.data.TFRecordDataset(files[process_index::process_count])
+    dataset = dataset.filter(belongs).map(parse, num_parallel_calls=2)
+    return Side(
+        dataset=dataset,
+        size=int(wanted[mine].sum()),
+        example_bytes=2 * int(np.prod(prepared.shape)),
+    )
+
+
+def in_memory(side: Side, budget_mb: int) -> Side:
+    """Keeps a side's examples in memory after the first pass, where they fit."""
+    if side.size * side.example_bytes > budget_mb * 1e6:
+        return side
+    return dataclasses.replace(side, dataset=side.dataset.cache())
+
+
+def training_batches(
+    side: Side,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    shuffle_buffer_mb: int,
+    skip: int = 0,
+) -> Iterator[Batch]:
+    """One epoch's batches, in an order that (seed, epoch) fixes.
+
+    The whole side is shuffled where it fits the buffer, else a window of that size
+    slides over it. The last incomplete batch is left out; the next epoch's order leaves
+    out other examples.
+
+    Args:
+      side: what to read.
+      seed: the run's seed.
+      epoch: number of the epoch.
+      batch_size: examples a batch.
+      shuffle_buffer_mb: memory for the shuffle.
+      skip: number of batches to leave out at the start, to go on within an epoch.
+
+    Yields:
+      Dicts of feature (batch, bins, frames) float16, label (batch,) int64.
+    """
+    window = int(shuffle_buffer_mb * 1e6 // side.example_bytes)
+    order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    batches = (
+        _deterministic(side.dataset)
+        .shuffle(max(1, min(side.size, window)), seed=order)
+        .batch(batch_size, drop_remainder=True)
+        .skip(skip)
+        .prefetch(2)
+    )
+    yield from batches.as_numpy_iterator()
+
+
+def evaluation_batches(side: Side, batch_size: int) -> Iterator[Batch]:
+    """Every example once, in shard order, the last batch padded.
+
+    Yields:
+      Dicts of feature, label, track and segment, each (batch_size, ...), and mask
+      (batch_size,) bool: False where a row is padding.
+    """
+    batches = _deterministic(side.dataset).batch(batch_size).prefetch(2)
+    for batch in batches.as_numpy_iterator():
+        count = len(batch["label"])
+        padding = batch_size - count
+        padded = {
+            key: np.concatenate(
+                [value, np.zeros((padding, *value.shape[1:]), value.dtype)]
+            )
+            for key, value in batch.items()
+        }
+        yield padded | {"mask": np.arange(batch_size) < count}
+
+
+def normalisation(side: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of every bin over a side's examples and frames.
+
+    A bin that hardly varies in training (above an encoder's low pass, say) would be
+    blown up in a file where it does, so deviations are held to a tenth of their mean
+    or more.
+
+    Returns:
+      (mean, deviation), each float32 (bins, 1).
+    """
+    total = squares = 0.0
+    frames = 0
+    for batch in _deterministic(side.dataset).batch(64).as_numpy_iterator():
+        values = batch["feature"].astype(np.float32)
+        total = total + values.sum((0, 2), dtype=np.float64)
+        squares = squares + np.square(values, dtype=np.float64).sum((0, 2))
+        frames += values.shape[0] * values.shape[2]
+    mean = total / frames
+    deviation = np.sqrt(np.maximum(squares / frames - mean**2, 0.0))
+    deviation = np.maximum(deviation, max(0.1 * deviation.mean(), 1e-6))
+    return (
+        mean[:, None].astype(np.float32),
+        deviation[:, None].astype(np.float32),
+    )
+
+
+def example_per_genre(side: Side, genres: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The first example of every genre that a side holds.
+
+    Returns:
+      Genre to its feature (bins, frames) float32.
+    """
+    found: dict[str, np.ndarray] = {}
+    for example in _deterministic(side.dataset).as_numpy_iterator():
+        genre = genres[example["label"]]
+        if genre not in found:
+            found[genre] = example["feature"].astype(np.float32)
+            if len(found) == len(genres):
+                break
+    return {genre: found[genre] for genre in genres if genre in found}
+
+
+def _side_table(prepared: Prepared, assignment: Assignment) -> np.ndarray:
+    """(tracks, segments) of the number of each segment's side, -1 for none."""
+    most = max(prepared.segment_counts.values())
+    table = np.full((len(prepared.tracks), most), -1, np.int8)
+    for row, track in enumerate(prepared.tracks):
+        for column, side in enumerate(assignment.sides.get(track.id, ())):
+            if side:
+                table[row, column] = SIDES.index(side)
+    return table
+
+
+def _deterministic(dataset: Any) -> Any:
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.deterministic = True
+    return dataset.with_options(options)
+
+
+@functools.cache
+def _keep_off_accelerators() -> None:
+    """TensorFlow only reads data here; left alone it would take a GPU's memory."""
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.set_visible_devices([], "TPU")
+
+
+def _builder(folder: pathlib.Path) -> Any:
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(str(folder))

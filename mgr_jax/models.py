@@ -1,0 +1,191 @@
+"""Networks: Flax linen modules from (batch, bins, frames, 1) to (batch, genres) logits.
+
+A feature's shape and the config enter `build`; a module leaves, which train and
+evaluate apply. A further network is one module and one line of MODELS.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mgr_jax.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduction:
+    """How a network shrinks a feature's (bins, frames) on its way to the output.
+
+    Attributes:
+      stride: (bins, frames) step of the first convolution.
+      pools: (bins, frames) of the max pooling after the first and second block.
+    """
+
+    stride: tuple[int, int]
+    pools: tuple[tuple[int, int], tuple[int, int]]
+
+
+def reduction_for(shape: tuple[int, int]) -> Reduction:
+    """Fits strides and pooling to a feature's shape.
+
+    A long axis is stepped over by the first convolution, so that the costly full
+    resolution is never stored; then pooling leaves about 16 bins (all 12 of chroma) and
+    7 frames.
+
+    Args:
+      shape: (bins, frames).
+
+    Returns:
+      The reduction; its product along an axis never exceeds that axis.
+    """
+    bins, frames = _factors(shape[0], 16), _factors(shape[1], 7)
+    return Reduction(
+        stride=(bins[0], frames[0]),
+        pools=((bins[1], frames[1]), (bins[2], frames[2])),
+    )
+
+
+def _factors(size: int, target: int) -> tuple[int, int, int]:
+    """Three factors, each 1, 2 or 4, that bring `size` near `target` from above."""
+    factors = [1, 1, 1]
+    for _ in range(2):
+        for place in (0, 1, 2):
+            if size // 2 >= target:
+                factors[place] *= 2
+                size //= 2
+    return factors[0], factors[1], factors[2]
+
+
+class CNN(nn.Module):
+    """The paper's network: three convolutional blocks, one dense layer, the output.
+
+    Fig. 1 of the paper did not survive; filters, kernels and pooling are ours.
+
+    Attributes:
+      num_genres: number of outputs.
+      reduction: strides and pooling.
+      widths: filters of the three blocks.
+      hidden_units: units of the dense layer.
+      dropout: share of them dropped in training.
+      axis_name: name of the device axis in a pmapped step, None outside of one.
+    """
+
+    num_genres: int
+    reduction: Reduction
+    widths: tuple[int, ...]
+    hidden_units: int
+    dropout: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Computes logits.
+
+        Args:
+          x: (batch, bins, frames, 1) normalised features.
+          train: whether to drop units and to use the batch's own statistics.
+
+        Returns:
+          (batch, genres) float32.
+        """
+        stride = self.reduction.stride
+        first_kernel = tuple(max(3, 2 * step) for step in stride)
+        for block, width in enumerate(self.widths):
+            x = nn.Conv(
+                width,
+                kernel_size=first_kernel if block == 0 else (3, 3),
+                strides=stride if block == 0 else (1, 1),
+                use_bias=False,
+            )(x)
+            x = nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x)
+            if block < len(self.reduction.pools):
+                x = max_pool(x, self.reduction.pools[block])
+            x = nn.relu(x)
+        x = jnp.concatenate([x.mean(axis=2), x.max(axis=2)], axis=-1)
+        x = nn.relu(nn.Dense(self.hidden_units)(x.reshape(x.shape[0], -1)))
+        if train and self.dropout:
+            x = drop_units(x, self.dropout, self.make_rng("dropout"), self.axis_name)
+        return nn.Dense(self.num_genres)(x)
+
+
+def max_pool(x: jax.Array, window: tuple[int, int]) -> jax.Array:
+    """Max over windows of (batch, bins, frames, channels) that do not overlap.
+
+    The same numbers as `nn.max_pool(x, window, window)`; as a reshape its gradient is
+    elementwise, where XLA's select-and-scatter is slow on a CPU.
+
+    Args:
+      x: (batch, bins, frames, channels).
+      window: (bins, frames) of one window; what does not fill one at the end is cut.
+
+    Returns:
+      (batch, bins // window[0], frames // window[1], channels).
+    """
+    batch, bins, frames, channels = x.shape
+    down, right = window
+    x = x[:, : bins // down * down, : frames // right * right]
+    x = x.reshape(batch, bins // down, down, frames // right, right, channels)
+    return x.max(axis=(2, 4))
+
+
+def drop_units(
+    x: jax.Array, rate: float, key: jax.Array, axis_name: str | None
+) -> jax.Array:
+    """Dropout whose mask does not depend on how a batch is spread over devices.
+
+    Args:
+      x: (batch, units), this device's rows of the whole batch.
+      rate: share of units set to zero.
+      key: the step's random key, the same on all devices.
+      axis_name: the device axis, None for one device.
+
+    Returns:
+      x with its kept units scaled by 1 / (1 - rate).
+    """
+    rows = jnp.arange(x.shape[0])
+    if axis_name is not None:
+        rows = rows + jax.lax.axis_index(axis_name) * x.shape[0]
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def cnn(config: Config, num_genres: int, shape: tuple[int, int], axis_name: str | None):
+    """`CNN` with the config's widths, its reduction fitted to (bins, frames)."""
+    return CNN(
+        num_genres=num_genres,
+        reduction=reduction_for(shape),
+        widths=config.widths,
+        hidden_units=config.hidden_units,
+        dropout=config.dropout,
+        axis_name=axis_name,
+    )
+
+
+Builder = Callable[[Config, int, tuple[int, int], str | None], nn.Module]
+
+MODELS: dict[str, Builder] = {
+    "cnn": cnn,
+}
+
+
+def build(
+    config: Config,
+    num_genres: int,
+    shape: tuple[int, int],
+    axis_name: str | None = None,
+) -> nn.Module:
+    """The network that --model names.
+
+    Args:
+      config: its model and the fields that size it.
+      num_genres: number of outputs.
+      shape: (bins, frames) of the feature.
+      axis_name: the device axis of a pmapped step.
+
+    Returns:
+      A module that is called with (batch, bins, frames, 1) and train=.
+    """
+    return MODELS[config.model](config, num_genres, shape, axis_name)

@@ -1,0 +1,242 @@
+"""The state of training, the pure steps on it, and the one pmap.
+
+A config and a feature's shape make a `TrainState`; a step takes state and batch, and
+returns the next state, or probabilities. Dropout is a function of (seed, step), and a
+step's outcome does not depend on how many devices share the batch. train and evaluate
+call this; it needs neither TensorFlow nor librosa.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mgr_jax import models
+from mgr_jax.config import Config
+
+Batch = dict[str, np.ndarray]
+
+DEVICE_AXIS = "devices"
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a step reads and writes.
+
+    Attributes:
+      step: optimiser steps done, int32 ().
+      params: the network's parameters.
+      batch_stats: BatchNorm's running statistics.
+      opt_state: optax's state.
+      normalisation: mean and deviation per bin, float32 (bins, 1) each; constant.
+      sums: loss, correct and count since the epoch began, float32 () each.
+      apply_fn: the network's apply.
+      optimizer: the gradient transformation.
+      seed: the run's seed.
+      label_smoothing: share of the target spread over all genres.
+      steps_per_epoch: after so many steps the sums begin anew.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    normalisation: dict[str, jax.Array]
+    sums: dict[str, jax.Array]
+    apply_fn: Callable[..., Any] = flax.struct.field(pytree_node=False)
+    optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
+    seed: int = flax.struct.field(pytree_node=False)
+    label_smoothing: float = flax.struct.field(pytree_node=False)
+    steps_per_epoch: int = flax.struct.field(pytree_node=False)
+
+
+def create_state(
+    config: Config,
+    num_genres: int,
+    shape: tuple[int, int],
+    normalisation: tuple[np.ndarray, np.ndarray],
+    total_steps: int,
+    steps_per_epoch: int,
+) -> TrainState:
+    """A state before its first step.
+
+    Args:
+      config: the run.
+      num_genres: number of outputs.
+      shape: (bins, frames) of the feature.
+      normalisation: mean and deviation, (bins, 1) each.
+      total_steps: length of the learning-rate schedule.
+      steps_per_epoch: to turn warm-up epochs into steps.
+
+    Returns:
+      The state; its initial weights are a function of the config's seed.
+    """
+    model = models.build(config, num_genres, shape, DEVICE_AXIS)
+    # Compiled as a whole: op by op, the first call would take many times longer.
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(config.seed), jnp.zeros((1, *shape, 1))
+    )
+    optimizer = optax.adamw(
+        learning_rate(config, total_steps, steps_per_epoch),
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+    )
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        normalisation=dict(
+            zip(("mean", "deviation"), map(jnp.asarray, normalisation), strict=True)
+        ),
+        sums={name: jnp.zeros(()) for name in ("loss", "correct", "count")},
+        apply_fn=model.apply,
+        optimizer=optimizer,
+        seed=config.seed,
+        label_smoothing=config.label_smoothing,
+        steps_per_epoch=steps_per_epoch,
+    )
+    # Placed as a step returns it; placed otherwise, the first step would compile twice.
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (DEVICE_AXIS,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(state, everywhere)
+
+
+def learning_rate(
+    config: Config, total_steps: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """Linear warm-up, then cosine decay to zero at the last step."""
+    warmup = min(int(config.warmup_epochs * steps_per_epoch), total_steps - 1)
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else config.learning_rate,
+        config.learning_rate,
+        warmup,
+        total_steps,
+    )
+
+
+def train_step(state: TrainState, batch: Batch) -> TrainState:
+    """One optimiser step on one device's rows of the batch, inside a pmap.
+
+    Args:
+      state: the same on every device.
+      batch: feature (rows, bins, frames) and label (rows,).
+
+    Returns:
+      The next state, the same on every device: gradients, batch statistics and sums
+      are averaged or summed over the devices.
+    """
+    labels = batch["label"]
+    key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        logits, updates = state.apply_fn(
+            {"params": params, "batch_stats": state.batch_stats},
+            normalise(state, batch["feature"]),
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(labels, logits.shape[-1]), state.label_smoothing
+        )
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        return loss, (updates["batch_stats"], logits)
+
+    gradients, (batch_stats, logits) = jax.grad(loss_fn, has_aux=True)(state.params)
+    gradients, batch_stats = jax.lax.pmean((gradients, batch_stats), DEVICE_AXIS)
+    updates, opt_state = state.optimizer.update(
+        gradients, state.opt_state, state.params
+    )
+
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    seen = {
+        "loss": cross_entropy.sum(),
+        "correct": (logits.argmax(-1) == labels).sum().astype(jnp.float32),
+        "count": jnp.float32(len(labels)),
+    }
+    seen = jax.lax.psum(seen, DEVICE_AXIS)
+    kept = jnp.where(state.step % state.steps_per_epoch == 0, 0.0, 1.0)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        sums=jax.tree.map(lambda old, new: kept * old + new, state.sums, seen),
+    )
+
+
+def eval_step(state: TrainState, batch: Batch) -> jax.Array:
+    """Genre probabilities (rows, genres) of one device's rows, inside a pmap."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    features = normalise(state, batch["feature"])
+    return jax.nn.softmax(state.apply_fn(variables, features, train=False))
+
+
+def normalise(state: TrainState, features: jax.Array) -> jax.Array:
+    """(rows, bins, frames) of any float type to normalised float32 (..., 1)."""
+    constants = state.normalisation
+    scaled = (features.astype(jnp.float32) - constants["mean"]) / constants["deviation"]
+    return scaled[..., None]
+
+
+def data_parallel(
+    step: Callable[..., Any], *, donate: bool = False
+) -> Callable[..., Any]:
+    """Runs a step over all devices: the one place where the program is parallel.
+
+    The state is the same everywhere (`in_axes=None`), the rows of the batch are dealt
+    out in order. A step that returns a state must make it equal on all devices itself
+    (`pmean`): with `out_axes=None`, device 0's is what comes back.
+
+    Args:
+      step: (state, batch) to a state where `donate` is set, else to (rows, ...).
+      donate: whether the state's memory may be reused for the next.
+
+    Returns:
+      (state, batch of all rows on this host) to the step's result for all rows.
+    """
+    count = jax.local_device_count()
+    parallel = jax.pmap(
+        step,
+        axis_name=DEVICE_AXIS,
+        in_axes=(None, 0),
+        out_axes=None if donate else 0,
+        donate_argnums=(0,) if donate else (),
+    )
+
+    def run(state: TrainState, batch: Batch) -> Any:
+        arrays = {key: batch[key] for key in ("feature", "label")}
+        dealt = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), arrays)
+        result = parallel(state, dealt)
+        if donate:
+            return result
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
+
+    return run
+
+
+def probabilities(
+    step: Callable[..., Any], state: TrainState, batches: Iterable[Batch]
+) -> dict[str, np.ndarray]:
+    """Runs the network over masked batches, leaving the padding out.
+
+    Args:
+      step: `data_parallel(eval_step)`.
+      state: the network.
+      batches: dicts of feature, label, mask and whatever else names a row.
+
+    Returns:
+      The batches' other arrays and "probabilities" (n, genres), n real rows each.
+    """
+    parts = []
+    for batch in batches:
+        rows = {key: value for key, value in batch.items() if key != "feature"}
+        rows["probabilities"] = np.asarray(step(state, batch))
+        mask = rows.pop("mask")
+        parts.append({key: value[mask] for key, value in rows.items()})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -1,0 +1,421 @@
+"""The training loop: epochs, validation, checkpoints, early stop.
+
+A config and a prepared folder enter; a run folder with checkpoints and metrics leaves.
+Batch order is a function of (seed, epoch) and dropout of (seed, step), and a checkpoint
+holds all else, so a run that was killed and resumed ends with the same bits as one left
+alone. main calls `train`.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgr_jax import config as config_lib
+from mgr_jax import input_pipeline, splits, steps
+from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
+from mgr_jax.config import Config, UserError
+from mgr_jax.input_pipeline import Prepared, Side
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+
+# What may change between the command that began a run and one that goes on with it.
+MAY_CHANGE = (
+    "mode",
+    "data_dir",
+    "features_dir",
+    "workdir",
+    "overwrite",
+    "max_skipped",
+    "decode_threads",
+)
+
+_BAR_REFRESH_S = 0.5
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come; it is saved beside every checkpoint.
+
+    Attributes:
+      epoch: epochs finished.
+      batch: batches done of the epoch after that, where a signal interrupted it.
+      best_epoch: epoch of the best checkpoint, 0 before there is one.
+      best_loss: its validation loss.
+      finished: whether training has come to its end.
+      train_s: seconds spent training and validating, over all starts of the run.
+      history: one row an epoch, as in metrics.jsonl.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    finished: bool = False
+    train_s: float = 0.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What stays the same from the first step of a run to the last."""
+
+    config: Config
+    workdir: pathlib.Path
+    prepared: Prepared
+    train: Side
+    validation: Side
+    batch_size: int
+    steps_per_epoch: int
+    checkpoints: Checkpoints
+
+
+def assignment_for(config: Config, prepared: Prepared) -> splits.Assignment:
+    """Which side each segment of a prepared folder is on, in this run."""
+    return splits.assign(
+        prepared.tracks,
+        prepared.segment_counts,
+        config.split,
+        ratios=config.split_ratios,
+        seed=config.seed,
+    )
+
+
+def train(config: Config, folder: pathlib.Path) -> pathlib.Path:
+    """Trains a run to its end, from where it stands.
+
+    SIGTERM and SIGINT save and leave the process; the same call goes on from there.
+
+    Args:
+      config: the run, its paths spelled out.
+      folder: the prepared features.
+
+    Returns:
+      The run's folder, which holds the best checkpoint.
+
+    Raises:
+      UserError: the folder belongs to another run, a side of the split is empty, or
+        the loss is no longer a number.
+    """
+    workdir = _open_workdir(config)
+    run = _begin(config, workdir, input_pipeline.open_prepared(folder))
+    state, progress = _restore_or_create(run)
+    if progress.finished:
+        print(f"training had finished: {workdir}", flush=True)
+        return workdir
+    with _SignalWatch() as stop:
+        _train_epochs(run, state, progress, stop)
+    run.checkpoints.close()
+    return workdir
+
+
+def _open_workdir(config: Config) -> pathlib.Path:
+    """Makes the run's folder, or finds it, and writes its config.json."""
+    workdir = config.run_path
+    path = workdir / CONFIG_FILE
+    if config.overwrite and path.exists():
+        shutil.rmtree(workdir)
+    if path.exists():
+        saved = config_lib.from_json(path.read_text())
+        config_lib.check_same_run(saved, config, MAY_CHANGE)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(config_lib.to_json(config))
+    except OSError as error:
+        raise UserError(
+            f"{workdir}: cannot be written ({error.strerror}); name another --workdir"
+        ) from None
+    return workdir
+
+
+def _begin(config: Config, workdir: pathlib.Path, prepared: Prepared) -> _Run:
+    assignment = assignment_for(config, prepared)
+    if assignment.leaks:
+        config_lib.warn(f"--split={config.split} leaks: {assignment.leaks}")
+    for warning in assignment.warnings:
+        config_lib.warn(warning)
+    host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    sides = {
+        side: input_pipeline.load_side(prepared, assignment, side, **host)
+        for side in ("train", "validation")
+    }
+    for name, side in sides.items():
+        if not side.size:
+            raise UserError(
+                f"--split={config.split}: no segment is left for {name}; choose "
+                "another --split or other --split_ratios"
+            )
+    batch_size = _batch_size(config, sides["train"].size)
+    return _Run(
+        config=config,
+        workdir=workdir,
+        prepared=prepared,
+        train=input_pipeline.in_memory(sides["train"], config.shuffle_buffer_mb),
+        validation=input_pipeline.in_memory(
+            sides["validation"], config.shuffle_buffer_mb
+        ),
+        batch_size=batch_size,
+        steps_per_epoch=sides["train"].size // batch_size,
+        checkpoints=Checkpoints(workdir),
+    )
+
+
+def _batch_size(config: Config, num_examples: int) -> int:
+    """The config's batch size on this host, made to fit the devices and the data."""
+    devices = jax.local_device_count()
+    wanted = config.batch_size // jax.process_count()
+    size = min(wanted, num_examples) // devices * devices
+    if not size:
+        raise UserError(
+            f"--batch_size={config.batch_size}: {devices} devices on each of "
+            f"{jax.process_count()} hosts need at least one of the "
+            f"{num_examples} training segments each"
+        )
+    if size != wanted:
+        print(
+            f"using batches of {size} ({num_examples} training segments, {devices} "
+            "devices)",
+            flush=True,
+        )
+    return size
+
+
+def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
+    about = run.checkpoints.about(NEWEST)
+    bins = run.prepared.shape[0]
+    blank = (np.zeros((bins, 1), np.float32), np.ones((bins, 1), np.float32))
+    state = steps.create_state(
+        run.config,
+        len(run.prepared.genres),
+        run.prepared.shape,
+        input_pipeline.normalisation(run.train) if about is None else blank,
+        total_steps=run.config.num_epochs * run.steps_per_epoch,
+        steps_per_epoch=run.steps_per_epoch,
+    )
+    if about is None:
+        progress = Progress()
+    else:
+        state = run.checkpoints.restore(NEWEST, state)
+        progress = Progress(**about["progress"])
+        if not progress.finished:
+            print(
+                f"going on after epoch {progress.epoch}"
+                + (f", batch {progress.batch}" if progress.batch else ""),
+                flush=True,
+            )
+    _write_metrics(run, progress)
+    return state, progress
+
+
+def _train_epochs(
+    run: _Run, state: steps.TrainState, progress: Progress, stop: "_SignalWatch"
+) -> None:
+    train_step = steps.data_parallel(steps.train_step, donate=True)
+    eval_step = steps.data_parallel(steps.eval_step)
+    events = _event_writer(run, state)
+    started = time.monotonic() - progress.train_s
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    print(
+        f"training {run.config.model} ({parameters} parameters) on {run.train.size} "
+        f"segments, validating on {run.validation.size}: {run.workdir}",
+        flush=True,
+    )
+    while not progress.finished:
+        epoch = progress.epoch + 1
+        epoch_started, steps_before = time.monotonic(), int(state.step)
+        for after_step in _epoch_steps(run, train_step, state, progress, stop):
+            state = after_step
+            if stop.signal:
+                progress.batch = int(state.step) - progress.epoch * run.steps_per_epoch
+                progress.train_s = time.monotonic() - started
+                _save(run, NEWEST, state, progress)
+                stop.leave(f"at epoch {epoch}, batch {progress.batch}")
+        row = _row(run, state, epoch)
+        row["seconds"] = round(time.monotonic() - epoch_started, 3)
+        row["segments_per_s"] = round(
+            (int(state.step) - steps_before) * run.batch_size / row["seconds"], 1
+        )
+        row |= _validate(run, eval_step, state)
+        progress.train_s = round(time.monotonic() - started, 3)
+        _finish_epoch(run, state, progress, row)
+        for name, value in row.items():
+            if isinstance(value, float):
+                events.add_scalar(name, value, row["step"])
+    events.close()
+
+
+def _epoch_steps(
+    run: _Run,
+    train_step: Any,
+    state: steps.TrainState,
+    progress: Progress,
+    stop: "_SignalWatch",
+) -> Iterator[steps.TrainState]:
+    """Yields the state after each step of what is left of an epoch."""
+    import tqdm
+
+    epoch = progress.epoch + 1
+    batches = input_pipeline.training_batches(
+        run.train,
+        seed=run.config.seed,
+        epoch=epoch,
+        batch_size=run.batch_size,
+        shuffle_buffer_mb=run.config.shuffle_buffer_mb,
+        skip=progress.batch,
+    )
+    with tqdm.tqdm(
+        total=run.steps_per_epoch * run.batch_size,
+        initial=progress.batch * run.batch_size,
+        desc=f"epoch {epoch}/{run.config.num_epochs}",
+        unit=" segments",
+        leave=False,
+        disable=None,
+    ) as bar:
+        looked = time.monotonic()
+        for batch in batches:
+            state = train_step(state, batch)
+            bar.update(run.batch_size)
+            # Looking at a number waits for the device, so it is done now and then.
+            if time.monotonic() - looked > _BAR_REFRESH_S or stop.signal:
+                loss, accuracy = _means(run, state, epoch)
+                bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.3f}")
+                looked = time.monotonic()
+            yield state
+
+
+def _means(run: _Run, state: steps.TrainState, epoch: int) -> tuple[float, float]:
+    """Loss and accuracy over the epoch so far; a loss that is no number is an error."""
+    sums = jax.device_get(state.sums)
+    loss = float(sums["loss"] / sums["count"])
+    accuracy = float(sums["correct"] / sums["count"])
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} in epoch {epoch}, by step {int(state.step)}: "
+            f"training has diverged; lower --learning_rate (now "
+            f"{run.config.learning_rate}) and start anew with --overwrite; "
+            f"{run.workdir} keeps its last good checkpoint"
+        )
+    return loss, accuracy
+
+
+def _row(run: _Run, state: steps.TrainState, epoch: int) -> dict[str, Any]:
+    loss, accuracy = _means(run, state, epoch)
+    schedule = steps.learning_rate(
+        run.config, run.config.num_epochs * run.steps_per_epoch, run.steps_per_epoch
+    )
+    step = int(state.step)
+    return {
+        "epoch": epoch,
+        "step": step,
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+        "learning_rate": float(schedule(step)),
+    }
+
+
+def _validate(run: _Run, eval_step: Any, state: steps.TrainState) -> dict[str, float]:
+    """Cross entropy and accuracy over the validation segments, each counted once."""
+    batches = input_pipeline.evaluation_batches(run.validation, run.batch_size)
+    rows = steps.probabilities(eval_step, state, batches)
+    chosen = rows["probabilities"][np.arange(len(rows["label"])), rows["label"]]
+    correct = rows["probabilities"].argmax(-1) == rows["label"]
+    return {
+        "validation_loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
+        "validation_accuracy": float(correct.mean()),
+    }
+
+
+def _finish_epoch(
+    run: _Run, state: steps.TrainState, progress: Progress, row: dict[str, Any]
+) -> None:
+    """Judges the epoch, saves it, and says how it went."""
+    progress.epoch, progress.batch = row["epoch"], 0
+    row["best"] = row["validation_loss"] < progress.best_loss
+    if row["best"]:
+        progress.best_epoch, progress.best_loss = row["epoch"], row["validation_loss"]
+    progress.history.append(row)
+    patience = run.config.patience
+    stale = progress.epoch - progress.best_epoch
+    progress.finished = progress.epoch == run.config.num_epochs or (
+        patience > 0 and stale >= patience
+    )
+    # The best goes first: the newest must never speak of a best that is not there.
+    if row["best"]:
+        _save(run, BEST, state, progress)
+    _save(run, NEWEST, state, progress)
+    _write_metrics(run, progress)
+    print(
+        f"epoch {row['epoch']:3d}/{run.config.num_epochs}"
+        f"  loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.3f}"
+        f"  | validation loss {row['validation_loss']:.3f}"
+        f"  accuracy {row['validation_accuracy']:.3f}"
+        f"  | {row['segments_per_s']:.0f} segments/s{'  best' if row['best'] else ''}",
+        flush=True,
+    )
+    if progress.finished and progress.epoch < run.config.num_epochs:
+        print(
+            f"stopping early: no better validation loss for {stale} epochs", flush=True
+        )
+
+
+def _save(run: _Run, kind: str, state: steps.TrainState, progress: Progress) -> None:
+    about = {
+        "progress": dataclasses.asdict(progress),
+        "genres": list(run.prepared.genres),
+        "shape": list(run.prepared.shape),
+        "feature_spec": dict(run.prepared.spec),
+        "batch_size": run.batch_size,
+        "config": json.loads(config_lib.to_json(run.config)),
+    }
+    run.checkpoints.save(kind, int(state.step), state, about)
+
+
+def _write_metrics(run: _Run, progress: Progress) -> None:
+    """Writes the whole of metrics.jsonl: a resumed run must not keep undone epochs."""
+    text = "".join(json.dumps(row) + "\n" for row in progress.history)
+    (run.workdir / METRICS_FILE).write_text(text)
+
+
+def _event_writer(run: _Run, state: steps.TrainState) -> Any:
+    import tensorboardX
+
+    return tensorboardX.SummaryWriter(
+        str(run.workdir / "tensorboard"), purge_step=int(state.step) + 1
+    )
+
+
+class _SignalWatch:
+    """Remembers SIGTERM or SIGINT until the loop has saved and can leave."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __enter__(self) -> "_SignalWatch":
+        def remember(number: int, frame: Any) -> None:
+            self.signal = number
+
+        self._before = {
+            number: signal.signal(number, remember)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def leave(self, where: str) -> None:
+        """Ends the process, with status 0 after a SIGTERM."""
+        name = signal.Signals(self.signal).name
+        print(f"stopped by {name} {where}; saved: the same command goes on", flush=True)
+        sys.exit(0 if self.signal == signal.SIGTERM else 130)

@@ -1,0 +1,65 @@
+"""What several test files share: small audio, and the program run as a user would."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+# Before jax is imported: many tests compile the same small network.
+_COMPILED = tempfile.TemporaryDirectory(prefix="mgr_jax_compiled_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def tone(hz: float, seconds: float, rate_hz: int = 22_050, level: float = 0.5):
+    """A sine: float32 (samples,)."""
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    return (level * np.sin(2 * np.pi * hz * t)).astype(np.float32)
+
+
+def write_music_folder(root: pathlib.Path, tracks_per_genre: int = 8) -> pathlib.Path:
+    """Two genres that a chroma tells apart: tones around A, tones around D sharp."""
+    noise = np.random.default_rng(0)
+    for genre, hz in (("a tones", 440.0), ("d sharp", 622.25)):
+        for number in range(tracks_per_genre):
+            samples = tone(hz * (1 + number % 2), 11.0)
+            samples += 0.02 * noise.standard_normal(len(samples)).astype(np.float32)
+            path = root / genre / f"track {number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, samples, 22_050)
+    return root
+
+
+@pytest.fixture(scope="session")
+def music_folder(tmp_path_factory) -> pathlib.Path:
+    """16 tracks of two segments each, in two genres; only read by the tests."""
+    return write_music_folder(tmp_path_factory.mktemp("music") / "my music")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    """Runs `python -m mgr_jax.main` with the given flags in a process of its own."""
+    cwd = tmp_path_factory.mktemp("cwd")
+
+    def run(*flags: object, start_only: bool = False, **environment: str):
+        command = [sys.executable, "-m", "mgr_jax.main", *map(str, flags)]
+        settings = {
+            "cwd": cwd,
+            "env": os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        if start_only:
+            return subprocess.Popen(command, **settings)
+        return subprocess.run(command, **settings, timeout=600)
+
+    return run

@@ -1,0 +1,111 @@
+import dataclasses
+
+import pytest
+from absl import flags
+
+from mgr_jax import config as config_lib
+from mgr_jax.config import Config, UserError
+
+
+def parse(*words: str, base: Config | None = None) -> Config:
+    values = flags.FlagValues()
+    config_lib.define_flags({}, values)
+    values(["program", *words])
+    return config_lib.from_flags(values, base=base)
+
+
+def test_every_field_is_a_flag_of_its_type():
+    config = parse(
+        "--seed=3",
+        "--learning_rate=0.5",
+        "--widths=1,2,3",
+        "--split_ratios=0.5,0.25,0.25",
+        "--overwrite",
+        "--dataset=gtzan",
+    )
+    assert config == Config(
+        seed=3,
+        learning_rate=0.5,
+        widths=(1, 2, 3),
+        split_ratios=(0.5, 0.25, 0.25),
+        overwrite=True,
+        dataset="gtzan",
+    )
+
+
+def test_without_flags_the_defaults_stand():
+    assert parse() == Config()
+
+
+def test_only_flags_on_the_command_line_replace_a_saved_config():
+    saved = Config(feature="chroma", seed=7)
+    assert parse("--seed=8", base=saved) == Config(feature="chroma", seed=8)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("batch_size", 0),
+        ("split_ratios", (1.5, -0.5, 0.0)),
+        ("dropout", 1.0),
+        ("widths", (16, 32)),
+    ],
+)
+def test_a_number_out_of_range_names_its_flag(field, value):
+    with pytest.raises(UserError, match=f"--{field}="):
+        Config(**{field: value})
+
+
+def test_a_list_that_is_no_list_of_numbers_names_its_flag():
+    with pytest.raises(UserError, match="--widths=a,b,c: give int numbers"):
+        parse("--widths=a,b,c")
+
+
+def test_a_wrong_choice_lists_the_right_ones_and_the_nearest():
+    choices = {"feature": ("chroma", "spectrogram")}
+    with pytest.raises(UserError) as error:
+        config_lib.check_choices(Config(feature="spectogram"), choices)
+    assert "choose one of chroma, spectrogram (did you mean spectrogram?)" in str(
+        error.value
+    )
+
+
+def test_json_brings_every_field_back():
+    config = Config(widths=(1, 2, 3), data_dir="/a b", overwrite=True)
+    assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"no_such_field": 1}', "null"])
+def test_json_that_is_no_config_is_a_user_error(text):
+    with pytest.raises(UserError, match=r"not a config\.json"):
+        config_lib.from_json(text)
+
+
+def test_complete_fills_in_the_data_sets_protocol_and_the_folders(monkeypatch):
+    monkeypatch.setenv("MGR_DATA_DIR", "/music")
+    config = config_lib.complete(Config(dataset="gtzan"), "filtered", ["filtered"])
+    assert config.split == "filtered"
+    assert config.data_dir == "/music"
+    assert config.features_dir == "/music/features"
+    assert config.workdir.endswith("runs/gtzan-spectrogram-cnn-filtered-seed0")
+
+
+def test_complete_refuses_a_protocol_that_the_data_set_has_not():
+    with pytest.raises(UserError, match=r"--split=official.*choose one of track"):
+        config_lib.complete(Config(split="official"), "track", ["track"])
+
+
+def test_a_run_cannot_be_gone_on_with_under_other_settings():
+    saved = Config(seed=1)
+    with pytest.raises(UserError, match="--seed was 1, is 2"):
+        config_lib.check_same_run(saved, dataclasses.replace(saved, seed=2), ("mode",))
+    config_lib.check_same_run(
+        saved, dataclasses.replace(saved, mode="evaluate"), ("mode",)
+    )
+
+
+def test_the_command_gives_the_config_back():
+    config = Config(feature="chroma", widths=(1, 2, 3), data_dir="/a b")
+    assert config_lib.command(config) == (
+        "python -m mgr_jax.main --feature=chroma '--data_dir=/a b' --widths=1,2,3"
+    )

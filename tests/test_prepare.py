@@ -1,0 +1,234 @@
+import csv
+import dataclasses
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import tone, write_music_folder
+
+from mgr_jax import audio, input_pipeline, prepare
+from mgr_jax.config import Config, UserError
+from mgr_jax.features import FEATURES
+from mgr_jax.splits import Assignment
+
+
+def config_for(data: pathlib.Path, features: pathlib.Path, **settings) -> Config:
+    return Config(
+        **{
+            "dataset": "folder",
+            "data_dir": str(data),
+            "features_dir": str(features),
+            "feature": "chroma",
+            "tracks_per_shard": 3,
+            "split": "track",
+            **settings,
+        }
+    )
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def prepared(music_folder, tmp_path_factory) -> pathlib.Path:
+    return prepare.prepare(config_for(music_folder, tmp_path_factory.mktemp("f")))
+
+
+def test_tfds_opens_the_folder_in_a_plain_python_session(prepared):
+    script = (
+        "import sys, tensorflow_datasets as tfds\n"
+        f"builder = tfds.builder_from_directory({str(prepared)!r})\n"
+        "examples = list(tfds.as_numpy(builder.as_dataset(split='segments')))\n"
+        "assert 'mgr_jax' not in sys.modules\n"
+        "print(len(examples), examples[0]['feature'].shape,\n"
+        "    examples[0]['feature'].dtype, examples[-1]['track_id'].decode(),\n"
+        "    builder.info.features['label'].names)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    expected = "32 (12, 216) float16 d sharp/track 7.wav ['a tones', 'd sharp']"
+    assert done.stdout.strip() == expected
+
+
+def test_shards_hold_the_feature_of_each_segment(prepared, music_folder):
+    path = music_folder / "d sharp" / "track 3.wav"
+    segments = audio.segments(audio.decode(path))
+    expected = np.asarray(FEATURES["chroma"].fn(segments))
+    opened = input_pipeline.open_prepared(prepared)
+    found = [
+        example
+        for example in _all_examples(opened)
+        if opened.tracks[example["track"]].id == "d sharp/track 3.wav"
+    ]
+    assert [example["segment"] for example in found] == [0, 1]
+    assert [example["label"] for example in found] == [1, 1]
+    for example, value in zip(found, expected, strict=True):
+        np.testing.assert_allclose(example["feature"], value, atol=2e-3)
+
+
+def _all_examples(opened):
+    sides = dict.fromkeys((track.id for track in opened.tracks), ("train",) * 2)
+    side = input_pipeline.load_side(opened, Assignment(sides), "train")
+    return list(side.dataset.as_numpy_iterator())
+
+
+def test_a_finished_folder_is_not_computed_again(prepared, music_folder):
+    before = {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
+    again = prepare.prepare(config_for(music_folder, prepared.parents[1]))
+    assert again == prepared
+    assert before == {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
+
+
+class Killed(BaseException):
+    """Stands in for a signal: nothing in the program catches it."""
+
+
+@pytest.mark.parametrize("kill_at", [0, 3, 4, 15])
+def test_killed_and_resumed_gives_the_same_bytes(
+    prepared, music_folder, tmp_path, monkeypatch, kill_at
+):
+    """The kill comes while a track is read, or (15) before the commit."""
+    config = config_for(music_folder, tmp_path)
+    reads = []
+    whole = audio.decode
+
+    def decode(path):
+        reads.append(path)
+        if len(reads) > kill_at:
+            raise Killed
+        return whole(path)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(audio, "decode", decode)
+        if kill_at == 15:
+            patched.setattr(audio, "decode", whole)
+            patched.setattr(prepare, "_commit", _die)
+        prepare.prepare(config)
+    folder = input_pipeline.prepared_folder(config)
+    assert not input_pipeline.is_complete(folder)
+    prepare.prepare(config)
+    assert contents(folder) == contents(prepared)
+
+
+def _die(*_):
+    raise Killed
+
+
+def test_a_resumed_run_leaves_finished_shards_alone(
+    music_folder, tmp_path, monkeypatch
+):
+    config = config_for(music_folder, tmp_path)
+    monkeypatch.setattr(prepare, "_commit", _die)
+    with pytest.raises(Killed):
+        prepare.prepare(config)
+    folder = input_pipeline.prepared_folder(config)
+    shards = sorted(folder.glob("*.tfrecord-*"))
+    assert len(shards) == 6
+    shards[2].unlink()
+    monkeypatch.undo()
+    written = []
+    write = prepare.write_shard
+    monkeypatch.setattr(
+        prepare,
+        "write_shard",
+        lambda job, k, **kw: (written.append(k), write(job, k, **kw)),
+    )
+    prepare.prepare(config)
+    assert written == [2]
+
+
+@pytest.fixture
+def own_music(tmp_path):
+    return write_music_folder(tmp_path / "music", tracks_per_genre=5)
+
+
+def test_unreadable_files_are_skipped_listed_and_counted(own_music, tmp_path, capsys):
+    bad = own_music / "a tones" / "track 1.wav"
+    bad.write_text("this is no audio")
+    short = own_music / "d sharp" / "track 0.wav"
+    import soundfile
+
+    soundfile.write(short, tone(440, 4.9), 22_050)
+    folder = prepare.prepare(config_for(own_music, tmp_path / "f", max_skipped=0.2))
+    with (folder / "skipped.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["track_id"] for row in rows] == [
+        "a tones/track 1.wav",
+        "d sharp/track 0.wav",
+    ]
+    assert "cannot be decoded" in rows[0]["reason"]
+    assert "shorter than one segment of 5 s" in rows[1]["reason"]
+    assert "16 segments of 10 tracks, 2 skipped" in capsys.readouterr().out
+    counts = input_pipeline.open_prepared(folder).segment_counts
+    assert counts["a tones/track 1.wav"] == 0
+    assert counts["a tones/track 2.wav"] == 2
+
+
+def test_too_many_skipped_is_an_error_until_it_is_allowed(own_music, tmp_path):
+    (own_music / "a tones" / "track 1.wav").write_bytes(b"")
+    config = config_for(own_music, tmp_path / "f")
+    with pytest.raises(
+        UserError, match=r"1 of 10 tracks cannot be read.*--max_skipped"
+    ):
+        prepare.prepare(config)
+    assert not input_pipeline.is_complete(input_pipeline.prepared_folder(config))
+    folder = prepare.prepare(dataclasses.replace(config, max_skipped=0.1))
+    assert input_pipeline.is_complete(folder)
+
+
+def test_changed_tracks_are_noticed_and_prepared_anew_only_when_told(
+    own_music, tmp_path
+):
+    config = config_for(own_music, tmp_path / "f")
+    folder = prepare.prepare(config)
+    before = contents(folder)
+    shutil.copy(own_music / "a tones/track 1.wav", own_music / "a tones/track 9.wav")
+    with pytest.raises(UserError, match=r"num_tracks 10 then, 11 now.*--overwrite"):
+        prepare.prepare(config)
+    assert contents(folder) == before
+    prepare.prepare(dataclasses.replace(config, overwrite=True))
+    assert len(input_pipeline.open_prepared(folder).tracks) == 11
+
+
+def test_features_serve_where_the_audio_is_not(own_music, tmp_path, capsys):
+    config = config_for(own_music, tmp_path / "f")
+    folder = prepare.prepare(config)
+    shutil.rmtree(own_music)
+    assert prepare.prepare(config) == folder
+    assert "the audio itself is not there" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_names_the_flag(music_folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot be written .*--features_dir"):
+        prepare.prepare(config_for(music_folder, tmp_path / "file" / "features"))
+
+
+def test_other_numbers_of_segments_live_side_by_side(music_folder, tmp_path):
+    config = config_for(music_folder, tmp_path, segments_per_track=1)
+    folder = prepare.prepare(config)
+    assert folder.name == "chroma-1-segments"
+    assert set(input_pipeline.open_prepared(folder).segment_counts.values()) == {1}
+
+
+def test_two_at_once_wait_for_each_other(prepared, music_folder, tmp_path, program):
+    flags = [
+        "--mode=prepare",
+        "--dataset=folder",
+        "--feature=chroma",
+        "--tracks_per_shard=3",
+        f"--data_dir={music_folder}",
+        f"--features_dir={tmp_path}",
+    ]
+    both = [program(*flags, start_only=True) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    folder = tmp_path / prepared.relative_to(prepared.parents[1])
+    assert contents(folder) == contents(prepared)

@@ -1,0 +1,485 @@
+"""Figures, page and closing table, looked at through what they say."""
+
+import dataclasses
+import html.parser
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mgr_jax import figures as figures_lib
+from mgr_jax import report, scores
+
+NASTY_GENRE = '<b>rock & "roll"</b>'
+LAG_S = np.arange(384) * 512 / 22_050
+
+
+@dataclasses.dataclass(frozen=True)
+class StandInFeature:
+    """The attributes of a Feature that a report reads."""
+
+    name: str
+    axis: Any
+    value_label: str
+    hop_length: int = 512
+
+
+def feature(name):
+    with np.errstate(divide="ignore"):
+        axis = {
+            "tempogram": ("Tempo", "BPM", 60 / LAG_S),
+            "lags": ("Lag", "lag (s)", LAG_S),
+            "chroma": ("Pitch class", "pitch class", np.arange(12)),
+            "spectrogram": ("Frequency", "Hz", np.arange(1025) * 22_050 / 2048),
+            "mfcc": ("Coefficient", "", np.arange(20)),
+        }[name]
+    label, unit, values = axis
+    axis = types.SimpleNamespace(label=label, unit=unit, values=values)
+    hop_length = 1920 if name == "spectrogram" else 512
+    return StandInFeature(name, axis, "power (dB)", hop_length)
+
+
+def examples(genres, bins, frames=57):
+    rng = np.random.default_rng(0)
+    return {genre: rng.normal(size=(bins, frames)) for genre in genres}
+
+
+def history(epochs=6):
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": 2 / epoch,
+            "train_accuracy": 1 - 0.8 / epoch,
+            "validation_loss": 1 + (epoch - 4) ** 2 / 10,
+            "validation_accuracy": 0.5,
+            "learning_rate": 1e-3,
+            "segments_per_s": 100.0,
+            "seconds": 1.0,
+            "best": epoch <= 4,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def results(genres, tracks=40, **changes):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(tracks) % len(genres), 5)
+    logits = rng.normal(size=(len(labels), len(genres)))
+    logits[np.arange(len(labels)), labels] += 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    predictions = scores.Predictions(
+        np.repeat([f"t{k}" for k in range(tracks)], 5),
+        np.tile(np.arange(5), tracks),
+        labels,
+        probabilities,
+    )
+    return {
+        "feature": "spectrogram",
+        "dataset": "fma",
+        "model": "cnn",
+        "protocol": "official",
+        "protocol_leaks": "",
+        "split_warnings": [],
+        "seed": 3,
+        "genres": list(genres),
+        "best_epoch": 4,
+        "epochs_run": 6,
+        "parameters": 123456,
+        "num_segments": {"train": 500, "validation": 100, "test": 5 * tracks},
+        "num_tracks": {"train": 100, "validation": 20, "test": tracks},
+        "versions": {"jax": "0.10.2"},
+        "wall_s": {"train": 3723.0, "evaluate": 2.5},
+        "command": "python -m mgr_jax.main --feature=spectrogram",
+        "config": {"seed": 3, "widths": [16, 32, 64], "learning_rate": 1e-3},
+        **scores.score(predictions, genres),
+        **changes,
+    }
+
+
+def drawn(figure):
+    """Draws, so that every text has its place; returns the renderer."""
+    figure.canvas.draw()
+    return figure.canvas.get_renderer()
+
+
+def tick_texts(axis):
+    return [tick.get_text() for tick in axis.get_ticklabels()]
+
+
+def assert_apart_and_inside(labels, figure):
+    """No two of the labels overlap, and none is cut by the figure's edge."""
+    renderer = drawn(figure)
+    boxes = [label.get_window_extent(renderer) for label in labels if label.get_text()]
+    assert boxes
+    for k, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        for other in boxes[k + 1 :]:
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert width <= 0 or height <= 0, "labels overlap"
+
+
+def line(axes, label):
+    return next(line for line in axes.lines if line.get_label() == label)
+
+
+# --- curves
+
+
+def test_curves_show_both_sides_and_the_last_best_epoch():
+    loss, accuracy = figures_lib.curves_figure(history()).axes
+    np.testing.assert_allclose(
+        line(loss, "training").get_ydata(), [2 / epoch for epoch in range(1, 7)]
+    )
+    np.testing.assert_allclose(line(accuracy, "validation").get_ydata(), [50.0] * 6)
+    for axes in (loss, accuracy):
+        assert line(axes, "best: epoch 4").get_xdata()[0] == 4
+        assert axes.get_xlabel() == "Epoch"
+    assert loss.get_ylabel() == "Loss (nats)"
+    assert accuracy.get_ylabel() == "Accuracy (%)"
+    assert accuracy.get_ylim() == (0, 100)
+
+
+def test_curves_count_an_epoch_that_was_run_twice_once():
+    rows = [*history(3), {**history(3)[2], "train_loss": 0.25}]
+    loss = figures_lib.curves_figure(rows).axes[0]
+    assert line(loss, "training").get_xdata().tolist() == [1, 2, 3]
+    assert line(loss, "training").get_ydata()[-1] == 0.25
+
+
+def test_curves_of_one_epoch_and_of_missing_values():
+    figure = figures_lib.curves_figure([{"epoch": 1, "train_loss": 2.0}])
+    drawn(figure)
+    loss = figure.axes[0]
+    assert loss.get_ylim()[1] > 2.0
+    assert np.isnan(line(loss, "validation").get_ydata()[0])
+    left, right = loss.get_xlim()
+    assert [tick for tick in loss.get_xticks() if left <= tick <= right] == [1]
+
+
+# --- confusion
+
+
+def test_confusion_is_in_percent_of_each_row():
+    figure = figures_lib.confusion_figure(
+        [[3, 1, 0], [0, 0, 0], [1, 0, 999]], ["jazz", "metal", "rock"], "A title"
+    )
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "A title"
+    assert tick_texts(axes.xaxis) == ["jazz", "metal", "rock"]
+    assert tick_texts(axes.yaxis) == ["jazz (4)", "metal (0)", "rock (1000)"]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "75", (1, 0): "25", (0, 2): "<1", (2, 2): "100"}
+    image = axes.images[0].get_array()
+    np.testing.assert_allclose(image[0], [75, 25, 0])
+    assert image.mask[1].all(), "a genre without examples has no percentages"
+
+
+@pytest.mark.parametrize("count", [4, 16, 33])
+def test_confusion_labels_neither_overlap_nor_are_cut(count):
+    names = [f"Old-Time Historic {k}" for k in range(count)]
+    counts = np.full((count, count), 7)
+    figure = figures_lib.confusion_figure(
+        counts, names, "Test tracks: 12.5 % of 800 right"
+    )
+    drawn(figure)
+    (axes, *bar) = figure.axes
+    assert_apart_and_inside(axes.yaxis.get_ticklabels(), figure)
+    assert_apart_and_inside([axes._left_title, axes.yaxis.label], figure)
+    # Slanted names have boxes that overlap though the names do not: see that each
+    # stays below the matrix and inside the figure.
+    floor = axes.get_window_extent().y0
+    for label in axes.xaxis.get_ticklabels():
+        box = label.get_window_extent()
+        assert box.y1 <= floor and box.y0 >= 0 and box.x0 >= 0
+    assert len(axes.texts) == (count * count if count <= 32 else 0)
+    assert len(bar) == (0 if count <= 32 else 1)
+
+
+def test_genre_names_are_drawn_as_they_are():
+    genres = ["$x^2$ $5", "long " * 20]
+    (axes,) = figures_lib.confusion_figure([[1, 0], [0, 1]], genres, "$a$ $b$").axes
+    first, second = axes.xaxis.get_ticklabels()
+    assert first.get_text() == "$x^2$ $5"
+    assert not first.get_parse_math()
+    assert not axes._left_title.get_parse_math()
+    assert second.get_text().endswith("…") and len(second.get_text()) < 30
+    drawn(axes.figure)
+
+
+# --- examples
+
+
+def panels(figure):
+    return [axes for axes in figure.axes if axes.collections and axes.get_title("left")]
+
+
+def test_examples_have_a_titled_panel_a_genre_in_seconds():
+    genres = [f"genre {k}" for k in range(5)]
+    figure = figures_lib.examples_figure(examples(genres, 1025), feature("spectrogram"))
+    drawn(figure)
+    assert [axes.get_title("left") for axes in panels(figure)] == genres
+    assert figure.get_supxlabel() == "Time (s)"
+    assert figure.get_supylabel() == "Frequency (Hz)"
+    assert "spectrogram" in figure.get_suptitle()
+    bar = figure.axes[-1]
+    assert bar.get_ylabel() == "power (dB)"
+    first = panels(figure)[0]
+    assert first.get_xlim() == pytest.approx((0, 57 * 1920 / 22_050))
+    assert first.get_ylim() == pytest.approx((0, 11_025))
+    assert tick_texts(first.yaxis) == [
+        *("0", "500", "1000", "2000", "4000", "8000", "11025")
+    ]
+    assert_apart_and_inside(first.yaxis.get_ticklabels(), figure)
+    # The panel above an empty place carries the time axis.
+    assert [
+        bool(axes.xaxis.get_tick_params()["labelbottom"]) for axes in figure.axes[:5]
+    ] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("name", ["tempogram", "lags"])
+def test_a_tempo_stands_at_its_tick(name):
+    image = np.zeros((384, 216))
+    row = int(np.argmin(abs(LAG_S - 0.5)))  # 120 BPM is one beat each half second
+    image[row] = 1
+    figure = figures_lib.examples_figure({"disco": image}, feature(name))
+    drawn(figure)
+    (axes,) = panels(figure)
+    assert figure.get_supylabel() == "Tempo (BPM)"
+    assert tick_texts(axes.yaxis) == ["15", "30", "60", "120", "240"]
+    assert axes.yaxis.get_ticklocs().tolist() == [15, 30, 60, 120, 240]
+    mesh = axes.collections[0]
+    edges = mesh.get_coordinates()[:, 0, 1]
+    lit = int(np.argmax(np.asarray(mesh.get_array())[:, 0]))
+    low, high = sorted(edges[lit : lit + 2])
+    assert low < 120 < high
+    assert axes.get_ylim()[0] < axes.get_ylim()[1] <= 480, "fast is up"
+
+
+def test_a_frequency_stands_at_its_tick():
+    image = np.zeros((1025, 57))
+    image[round(1000 * 2048 / 22_050)] = 1
+    figure = figures_lib.examples_figure({"test tone": image}, feature("spectrogram"))
+    mesh = panels(figure)[0].collections[0]
+    lit = int(np.argmax(np.asarray(mesh.get_array())[:, 0]))
+    edges = mesh.get_coordinates()[:, 0, 1]
+    assert edges[lit] < 1000 < edges[lit + 1]
+
+
+def test_chroma_rows_have_note_names():
+    image = np.zeros((12, 216))
+    image[9] = 1
+    figure = figures_lib.examples_figure({"tuning fork": image}, feature("chroma"))
+    drawn(figure)
+    (axes,) = panels(figure)
+    assert figure.get_supylabel() == "Pitch class"
+    notes = dict(zip(tick_texts(axes.yaxis), axes.yaxis.get_ticklocs(), strict=True))
+    assert notes == {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+    edges = axes.collections[0].get_coordinates()[:, 0, 1]
+    assert edges[9] < notes["A"] < edges[10]
+    assert axes.collections[0].get_clim() == (0, 1)
+
+
+def test_an_axis_without_a_unit_is_drawn_by_row():
+    figure = figures_lib.examples_figure(examples(["pop"], 20), feature("mfcc"))
+    assert figure.get_supylabel() == "Coefficient"
+    assert panels(figure)[0].get_ylim() == pytest.approx((-0.5, 19.5))
+
+
+def test_silence_and_too_many_genres_still_make_a_picture():
+    silent = {f"genre {k}": np.full((12, 5), -100.0) for k in range(161)}
+    figure = figures_lib.examples_figure(silent, feature("chroma"))
+    assert len(panels(figure)) == figures_lib.MAX_EXAMPLES
+    assert "first 24 of 161" in figure.get_suptitle()
+    with pytest.raises(ValueError, match="no examples"):
+        figures_lib.examples_figure({}, feature("chroma"))
+
+
+# --- files
+
+
+def test_figures_are_written_as_pictures(tmp_path):
+    import matplotlib.image
+
+    genres = ["jazz", "metal", NASTY_GENRE, "hip/hop"]
+    paths = figures_lib.write_figures(
+        tmp_path, results(genres), history(), examples(genres, 12), feature("chroma")
+    )
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
+        "figures/curves.png",
+        "figures/confusion_track.png",
+        "figures/confusion_segment.png",
+        "figures/examples.png",
+    ]
+    for path in paths:
+        pixels = matplotlib.image.imread(path)
+        assert min(pixels.shape[:2]) > 300
+        assert np.std(pixels[..., :3]) > 0.05, f"{path.name} is blank"
+
+
+def test_what_there_is_nothing_of_is_not_drawn(tmp_path):
+    assert figures_lib.write_figures(tmp_path, {}, [], {}, feature("chroma")) == []
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.attributes, self.tags, self.texts, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def nasty_page(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    genres = ["jazz", NASTY_GENRE, "metal", "absent"]
+    made = results(genres[:3])
+    for level in ("segment", "track"):
+        made[level]["per_genre"]["absent"] = {
+            "n": 0,
+            "precision": None,
+            "recall": None,
+            "f1": None,
+        }
+        made[level]["confusion"] = np.diag([14, 13, 13, 0]).tolist()
+    made["genres"] = genres
+    made["protocol_leaks"] = "pieces of <one> track on both sides"
+    made["split_warnings"] = ["only 3 tracks & no artists"]
+    made["command"] = "python -m mgr_jax.main '--data_dir=/a <b>/\"c\"'"
+    made["config"]["data_dir"] = "https://example.org/<script>alert(1)</script>"
+    figures = figures_lib.write_figures(
+        workdir, made, history(), examples(genres, 12), feature("chroma")
+    )
+    path = report.write_html(workdir, made, history(), figures)
+    assert path == workdir / "report.html"
+    return made, path.read_text(encoding="utf-8")
+
+
+def test_page_needs_nothing_from_outside(nasty_page):
+    _, text = nasty_page
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    for name, value in page.attributes:
+        if name in ("src", "href", "srcset", "data", "action"):
+            assert value.startswith("data:image/png;base64,")
+        assert not name.startswith("on")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    assert page.tags.count("img") == 4
+    assert page.open == []
+
+
+def test_page_escapes_what_comes_from_data(nasty_page):
+    _, text = nasty_page
+    assert "<b>rock" not in text
+    assert "&lt;b&gt;rock &amp; &quot;roll&quot;&lt;/b&gt;" in text
+    assert "<one>" not in text and "/a <b>" not in text
+    page = Page(text)
+    assert NASTY_GENRE in page.text
+    assert "only 3 tracks & no artists" in page.text
+
+
+def test_page_says_what_was_measured_and_how(nasty_page):
+    made, text = nasty_page
+    said = Page(text).text
+    for level in ("track", "segment"):
+        low, high = made[level]["interval_95"]
+        assert f"{100 * made[level]['accuracy']:.1f} %" in said
+        assert f"95 % interval {100 * low:.1f} to {100 * high:.1f} %" in said
+        assert f"n = {made[level]['n']}" in said
+        assert made[level]["interval_method"] in said
+    assert "official" in said
+    assert "This protocol leaks: pieces of <one> track on both sides" in said
+    assert made["command"] in said
+    assert "4 of 6" in said
+    assert "1 h 2 min" in said
+    assert "16, 32, 64" in said
+    assert "jax 0.10.2" in said
+    assert "absent 0 - - -" in said
+    assert "nan" not in said.lower().split() and "None" not in said
+
+
+def test_page_and_table_bear_missing_keys(tmp_path):
+    path = report.write_html(tmp_path, {}, [], [])
+    assert Page(path.read_text(encoding="utf-8")).open == []
+    assert "accuracy" in report.summary_table({}, [])
+
+
+def test_page_bears_a_file_name_that_is_not_utf_8(tmp_path):
+    made = results(["jazz", "metal"], command="--data_dir=/bad\udcff/name")
+    path = report.write_html(tmp_path, made, [], [])
+    assert "/bad?/name" in path.read_text(encoding="utf-8")
+
+
+def test_summary_fits_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "fma"
+    made = results(
+        ["jazz", "metal", "rock"], protocol_leaks="one track, both sides " * 20
+    )
+    made["track"].update(n=800, accuracy=0.51, interval_95=[0.475, 0.545], macro_f1=0.4)
+    names = ("results.json", "report.html", "predictions.csv")
+    figures = [run / "figures" / f"{k}.png" for k in range(4)]
+    text = report.summary_table(made, [*(run / name for name in names), *figures])
+    lines = text.splitlines()
+    assert len(lines) <= 14
+    assert max(map(len, lines)) <= 80
+    assert text.isascii()
+    assert lines[0] == (
+        "dataset fma, feature spectrogram, model cnn, protocol official, seed 3"
+    )
+    assert lines[1].startswith("this protocol leaks: one track, both sides")
+    tracks = next(line for line in lines if line.startswith("tracks"))
+    assert tracks.split() == [
+        *("tracks", "800", "51.0", "%"),
+        *("47.5", "to", "54.5", "%", "0.400"),
+    ]
+    assert "best epoch 4 of 6" in text
+    assert lines[-4:] == [
+        "  runs/fma/results.json",
+        "  runs/fma/report.html",
+        "  runs/fma/predictions.csv",
+        "  runs/fma/figures",
+    ]
+
+
+def test_no_pyplot_state_is_left_behind():
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from mgr_jax import figures as figures_lib, report, scores\n"
+        "assert not {'matplotlib', 'sklearn'} & set(sys.modules), 'imported at start'\n"
+        "figures_lib.confusion_figure([[1, 0], [0, 1]], ['a', 'b'], 't')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,136 @@
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mgr_jax import steps
+from mgr_jax.config import Config
+
+SHAPE = (16, 24)
+
+
+def make_state(**settings) -> steps.TrainState:
+    config = Config(**{"learning_rate": 1e-2, "warmup_epochs": 0, **settings})
+    rows = np.arange(16, dtype=np.float32)[:, None]
+    return steps.create_state(
+        config, 3, SHAPE, (rows, rows + 1), total_steps=100, steps_per_epoch=10
+    )
+
+
+def make_batch(rows: int = 8) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = np.arange(rows) % 3
+    features = random.standard_normal((rows, *SHAPE)) + labels[:, None, None]
+    return {"feature": features.astype(np.float16), "label": labels}
+
+
+def test_features_are_normalised_bin_by_bin():
+    state = make_state()
+    features = np.ones((2, *SHAPE), np.float16)
+    normalised = steps.normalise(state, features)
+    assert normalised.shape == (2, *SHAPE, 1)
+    # Bin 3 has mean 3 and deviation 4.
+    np.testing.assert_allclose(normalised[:, 3], (1 - 3) / 4)
+
+
+def test_steps_learn_the_batch_and_count_what_they_saw():
+    state, batch = make_state(dropout=0.0, label_smoothing=0.0), make_batch()
+    step = steps.data_parallel(steps.train_step, donate=True)
+    for _ in range(30):
+        state = step(state, batch)
+    # An epoch has 10 steps here; the sums are those of the third.
+    assert int(state.step) == 30
+    assert float(state.sums["count"]) == 80
+    assert float(state.sums["correct"]) == 80
+    assert float(state.sums["loss"]) / 80 < 0.4
+
+
+def test_a_step_is_a_function_of_state_and_batch():
+    batch = make_batch()
+    step = steps.data_parallel(steps.train_step, donate=True)
+    states = [make_state(), make_state(), make_state(seed=1)]
+    first, second, other = (step(state, batch).params for state in states)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    differ = jax.tree.map(lambda a, b: bool((a != b).any()), first, other)
+    assert any(jax.tree.leaves(differ))
+
+
+def test_probabilities_leave_the_padding_out():
+    batch = make_batch(4) | {"mask": np.array([True, True, True, False])}
+    rows = steps.probabilities(
+        steps.data_parallel(steps.eval_step), make_state(), [batch, batch]
+    )
+    assert rows["probabilities"].shape == (6, 3)
+    np.testing.assert_allclose(rows["probabilities"].sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(rows["label"], [0, 1, 2, 0, 1, 2])
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    config = Config(learning_rate=0.5, warmup_epochs=2)
+    rate = steps.learning_rate(config, total_steps=100, steps_per_epoch=10)
+    assert float(rate(0)) == 0
+    assert float(rate(20)) == pytest.approx(0.5)
+    assert float(rate(10)) == pytest.approx(0.25)
+    assert float(rate(100)) == pytest.approx(0, abs=1e-6)
+
+
+def test_two_devices_give_the_step_of_one():
+    """Dropout is on, and BatchNorm sees all devices' rows."""
+    one, two = (_steps_on(count) for count in (1, 2))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert {name.split("[")[0] for name in one} == {"adamw", "sgd"}
+
+
+def _steps_on(count: int) -> dict[str, list]:
+    """What steps leave, computed by a process that sees `count` devices.
+
+    One step of AdamW with its moments; and three steps of plain gradient descent, for
+    AdamW turns the sign of a gradient that is rounding error into a whole step.
+    """
+    script = (
+        "import json, jax, numpy as np, optax, test_steps\n"
+        "from mgr_jax import steps\n"
+        f"assert jax.local_device_count() == {count}\n"
+        "step = steps.data_parallel(steps.train_step, donate=True)\n"
+        "adamw = step(test_steps.make_state(), test_steps.make_batch())\n"
+        "sgd = test_steps.make_state()\n"
+        "plain = optax.sgd(0.1)\n"
+        "sgd = sgd.replace(optimizer=plain, opt_state=plain.init(sgd.params))\n"
+        "for _ in range(3):\n"
+        "    sgd = step(sgd, test_steps.make_batch())\n"
+        "kept = {'adamw': (adamw.opt_state, adamw.batch_stats, adamw.sums),\n"
+        "        'sgd': (sgd.params, sgd.batch_stats, sgd.sums)}\n"
+        "print(json.dumps({name + jax.tree_util.keystr(k): np.asarray(v).tolist()\n"
+        "    for name, tree in kept.items()\n"
+        "    for k, v in jax.tree_util.tree_leaves_with_path(tree)}))\n"
+    )
+    flags = f"--xla_force_host_platform_device_count={count}"
+    return json.loads(_run(script, XLA_FLAGS=flags).stdout)
+
+
+def test_the_step_needs_neither_tensorflow_nor_librosa():
+    _run(
+        "import sys\n"
+        "from mgr_jax import features, models, steps\n"
+        "heavy = {'tensorflow', 'tensorflow_datasets', 'librosa'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+
+
+def _run(script: str, **environment: str) -> subprocess.CompletedProcess:
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, os.path.dirname(here)])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done

@@ -1,0 +1,222 @@
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from mgr_jax import input_pipeline, prepare, steps, train
+from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
+from mgr_jax.config import Config, UserError
+
+
+@pytest.fixture(scope="module")
+def folder(music_folder, tmp_path_factory) -> pathlib.Path:
+    features = tmp_path_factory.mktemp("features")
+    return prepare.prepare(base_config(music_folder, features, "unused"))
+
+
+def base_config(data, features, workdir, **settings) -> Config:
+    return Config(
+        **{
+            "dataset": "folder",
+            "feature": "chroma",
+            "split": "track",
+            "data_dir": str(data),
+            "features_dir": str(features),
+            "workdir": str(workdir),
+            "batch_size": 4,
+            "num_epochs": 4,
+            "widths": (4, 4, 8),
+            "hidden_units": 8,
+            **settings,
+        }
+    )
+
+
+@pytest.fixture
+def config(music_folder, folder, tmp_path) -> Config:
+    return base_config(music_folder, folder.parents[1], tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole_run(music_folder, folder, tmp_path_factory) -> pathlib.Path:
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return train.train(base_config(music_folder, folder.parents[1], workdir), folder)
+
+
+def history(workdir: pathlib.Path) -> list[dict]:
+    """The rows of metrics.jsonl, without what a clock decides."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "segments_per_s")}
+        for row in rows
+    ]
+
+
+def saved(workdir: pathlib.Path, kind: str):
+    return Checkpoints(workdir).restore(kind, None)
+
+
+def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
+    assert history(one) == history(other)
+    for kind in (NEWEST, BEST):
+        jax.tree.map(
+            np.testing.assert_array_equal, saved(one, kind), saved(other, kind)
+        )
+
+
+def test_a_run_folder_holds_config_metrics_events_and_both_checkpoints(whole_run):
+    rows = history(whole_run)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+    best = min(rows, key=lambda row: row["validation_loss"])
+    assert best["best"]
+    assert int(saved(whole_run, BEST)["step"]) == best["step"]
+    assert int(saved(whole_run, NEWEST)["step"]) == rows[-1]["step"]
+    assert list((whole_run / "tensorboard").glob("events*"))
+    assert json.loads((whole_run / "config.json").read_text())["feature"] == "chroma"
+
+
+def test_what_a_checkpoint_needs_travels_with_it(whole_run, folder):
+    about = Checkpoints(whole_run).about(BEST)
+    assert about["genres"] == ["a tones", "d sharp"]
+    assert about["config"]["feature"] == "chroma"
+    assert about["feature_spec"]["feature_params"]
+    normalisation = saved(whole_run, BEST)["normalisation"]
+    assert normalisation["mean"].shape == (12, 1)
+    assert float(np.abs(normalisation["mean"]).max()) > 0
+
+
+class Killed(BaseException):
+    """Stands in for a signal that cannot be caught."""
+
+
+def interrupt_at(monkeypatch, step: int, action) -> None:
+    """Calls `action` right before the given optimiser step of the next run."""
+    whole = steps.data_parallel
+
+    def data_parallel(function, *, donate=False):
+        inner = whole(function, donate=donate)
+
+        def run(state, batch):
+            if donate and int(state.step) == step:
+                action()
+            return inner(state, batch)
+
+        return run
+
+    monkeypatch.setattr(steps, "data_parallel", data_parallel)
+
+
+def kill():
+    raise Killed
+
+
+@pytest.mark.parametrize("step", [2, 5, 8, 13])
+def test_killed_and_resumed_ends_with_the_same_bits(
+    config, folder, whole_run, monkeypatch, step
+):
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        interrupt_at(patched, step, kill)
+        train.train(config, folder)
+    assert_same_run(train.train(config, folder), whole_run)
+
+
+@pytest.mark.parametrize("kind", [BEST, NEWEST])
+def test_killed_around_a_save_ends_with_the_same_bits(
+    config, folder, whole_run, monkeypatch, kind
+):
+    """Right after the best is saved, the newest is not; and before metrics.jsonl."""
+    save = Checkpoints.save
+
+    def save_then_die(self, saved_kind, step, *rest):
+        save(self, saved_kind, step, *rest)
+        if saved_kind == kind:
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Checkpoints, "save", save_then_die)
+        train.train(config, folder)
+    assert_same_run(train.train(config, folder), whole_run)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(
+    config, folder, whole_run, monkeypatch, capsys, number, status
+):
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        interrupt_at(patched, 8, lambda: os.kill(os.getpid(), number))
+        train.train(config, folder)
+    assert stopped.value.code == status
+    assert "the same command goes on" in capsys.readouterr().out
+    assert int(saved(pathlib.Path(config.workdir), NEWEST)["step"]) == 9
+    assert_same_run(train.train(config, folder), whole_run)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_finished_run_is_not_trained_again(whole_run, folder, capsys):
+    config = Config(**json.loads((whole_run / "config.json").read_text()) | _tuples())
+    before = history(whole_run)
+    train.train(config, folder)
+    assert "training had finished" in capsys.readouterr().out
+    assert history(whole_run) == before
+
+
+def _tuples():
+    return {"widths": (4, 4, 8), "split_ratios": (0.7, 0.15, 0.15)}
+
+
+def test_other_settings_do_not_go_on_with_a_run_unless_it_is_overwritten(
+    config, folder
+):
+    short = dataclasses.replace(config, num_epochs=1)
+    train.train(short, folder)
+    other = dataclasses.replace(short, learning_rate=0.5)
+    with pytest.raises(UserError, match=r"--learning_rate was 0\.001, is 0\.5"):
+        train.train(other, folder)
+    train.train(dataclasses.replace(other, overwrite=True), folder)
+    assert (
+        json.loads((pathlib.Path(config.workdir) / "config.json").read_text())[
+            "learning_rate"
+        ]
+        == 0.5
+    )
+
+
+def test_a_loss_that_is_no_number_stops_with_what_to_do(config, folder):
+    wild = dataclasses.replace(config, learning_rate=1e30, warmup_epochs=0.0)
+    with pytest.raises(
+        UserError, match=r"training has diverged; lower --learning_rate"
+    ):
+        train.train(wild, folder)
+
+
+def test_training_stops_early_without_a_better_validation_loss(
+    config, folder, capsys, monkeypatch
+):
+    flat = {"validation_loss": 1.0, "validation_accuracy": 0.5}
+    monkeypatch.setattr(train, "_validate", lambda *_: flat)
+    train.train(dataclasses.replace(config, patience=2, num_epochs=30), folder)
+    assert len(history(pathlib.Path(config.workdir))) == 3
+    assert "stopping early" in capsys.readouterr().out
+
+
+def test_a_batch_larger_than_the_training_set_is_made_to_fit(config, folder, capsys):
+    train.train(dataclasses.replace(config, batch_size=512, num_epochs=1), folder)
+    opened = input_pipeline.open_prepared(folder)
+    size = input_pipeline.count_segments(train.assignment_for(config, opened), "train")
+    assert f"using batches of {size}" in capsys.readouterr().out
+
+
+def test_a_leaking_protocol_says_so_in_one_line(config, folder, capsys):
+    leaky = dataclasses.replace(config, split="segment", num_epochs=1)
+    train.train(leaky, folder)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "leaks" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: --split=segment leaks:")
