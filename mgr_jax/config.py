@@ -77,7 +77,7 @@ class Config:
     warmup_epochs: float = _field(2.0, "Epochs of linear warm-up, before the cosine decay to zero.", low=0)
     weight_decay: float = _field(1e-2, "AdamW's decoupled weight decay, on kernels only.", low=0)
     label_smoothing: float = _field(0.1, "Share of the target spread evenly over all genres.", low=0, high=0.99)
-    dropout: float = _field(0.3, "Share of units dropped before the output layer.", low=0, high=0.99)
+    dropout: float = _field(0.5, "Share of units dropped before the dense and before the output layer.", low=0, high=0.99)
     patience: int = _field(12, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
     shuffle_buffer_mb: int = _field(8192, "Training segments are shuffled as a whole, in memory, where they fit this many MB; else in a window of it.", low=1)
 

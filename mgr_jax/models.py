@@ -13,6 +13,10 @@ import jax.numpy as jnp
 
 from mgr_jax.config import Config
 
+# Flax's default of 0.99 is an average over some 100 steps: too many for data sets of a
+# thousand segments, whose epochs have 20.
+BATCH_NORM_MOMENTUM = 0.9
+
 
 @dataclasses.dataclass(frozen=True)
 class Reduction:
@@ -68,7 +72,7 @@ class CNN(nn.Module):
       reduction: strides and pooling.
       widths: filters of the three blocks.
       hidden_units: units of the dense layer.
-      dropout: share of them dropped in training.
+      dropout: share dropped in training of what enters the dense and the output layer.
       axis_name: name of the device axis in a pmapped step, None outside of one.
     """
 
@@ -99,15 +103,22 @@ class CNN(nn.Module):
                 strides=stride if block == 0 else (1, 1),
                 use_bias=False,
             )(x)
-            x = nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x)
+            x = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=BATCH_NORM_MOMENTUM,
+                axis_name=self.axis_name,
+            )(x)
             if block < len(self.reduction.pools):
                 x = max_pool(x, self.reduction.pools[block])
             x = nn.relu(x)
-        x = jnp.concatenate([x.mean(axis=2), x.max(axis=2)], axis=-1)
-        x = nn.relu(nn.Dense(self.hidden_units)(x.reshape(x.shape[0], -1)))
-        if train and self.dropout:
-            x = drop_units(x, self.dropout, self.make_rng("dropout"), self.axis_name)
-        return nn.Dense(self.num_genres)(x)
+        x = self._drop(x.mean(axis=2).reshape(x.shape[0], -1), train)
+        x = nn.relu(nn.Dense(self.hidden_units)(x))
+        return nn.Dense(self.num_genres)(self._drop(x, train))
+
+    def _drop(self, x: jax.Array, train: bool) -> jax.Array:
+        if not train or not self.dropout:
+            return x
+        return drop_units(x, self.dropout, self.make_rng("dropout"), self.axis_name)
 
 
 def max_pool(x: jax.Array, window: tuple[int, int]) -> jax.Array:
