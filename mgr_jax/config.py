@@ -71,14 +71,14 @@ class Config:
     max_skipped: float = _field(0.05, "Share of unreadable tracks above which preparing is an error.", low=0, high=1)
 
     # Training.
-    num_epochs: int = _field(40, "Passes over the training set, at the most.", low=1)
+    num_epochs: int = _field(30, "Passes over the training set, at the most.", low=1)
     batch_size: int = _field(32, "Segments a step, over all devices.", low=1)
     learning_rate: float = _field(1e-3, "Highest learning rate of AdamW, reached after the warm-up.", low=0)
     warmup_epochs: float = _field(2.0, "Epochs of linear warm-up, before the cosine decay to zero.", low=0)
     weight_decay: float = _field(1e-2, "AdamW's decoupled weight decay, on kernels only.", low=0)
     label_smoothing: float = _field(0.1, "Share of the target spread evenly over all genres.", low=0, high=0.99)
     dropout: float = _field(0.5, "Share of units dropped before the dense and before the output layer.", low=0, high=0.99)
-    patience: int = _field(12, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
+    patience: int = _field(15, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
     shuffle_buffer_mb: int = _field(8192, "Training segments are shuffled as a whole, in memory, where they fit this many MB; else in a window of it.", low=1)
 
     # The network.

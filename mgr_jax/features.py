@@ -8,26 +8,26 @@ is their judge: the tests hold them equal to it, chroma's tuning estimate includ
 
 Two measures make that hold to the last digit:
 
-* librosa computes its FFT in double precision and rounds the result to float32. A FFT
-  in float32 is off by 1e-7 of the frame's strongest bin, which is more than all of a
-  bin that lies 140 dB below it. So spectra are computed in float64 here as well. TPUs
-  have no float64 FFT and get float32: there, only bins more than about 100 dB below
-  their frame's strongest are off by more than 0.05 dB.
-* chroma's tuning is the fullest of 100 histogram bins, so one peak that falls on the
-  other side of an edge can change every number. `_peaks` therefore rounds to float32
-  where librosa does, and nowhere else.
+* librosa computes its FFT in float64 and rounds the result. A float32 FFT is off by
+  about 1e-7 of the frame's strongest bin: on real audio 1 to 3 bins in 1000, all 90 dB
+  or more below that one, then miss librosa's level by 0.05 to 4 dB. So spectra are
+  computed in float64 here as well. TPUs have no float64 FFT and make do with float32.
+* chroma's tuning is the fullest of 100 bins of a histogram, so a single peak that falls
+  on the other side of an edge can change every number. `_peaks` therefore rounds to
+  float32 where librosa does, and nowhere else.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 
@@ -45,11 +45,10 @@ _ONSET_FLOOR = 10 ** (-ONSET_TOP_DB / 10)
 
 # Chroma's tuning, in semitones off A440, is one of these.
 TUNINGS = np.linspace(-0.5, 0.5, 101)[:-1]
-_LOWEST_PITCH_HZ, _HIGHEST_PITCH_HZ = 150.0, 4000.0
-_PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
 _A0_HZ = 27.5
-
 _HZ_PER_BIN = SAMPLE_RATE_HZ / N_FFT
+_PEAK_BINS = np.arange(14, 372).reshape(-1, 2).T  # from 150 to 4000 Hz, in pairs
+_PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -171,22 +170,34 @@ def dct_matrix() -> np.ndarray:
     return (matrix * np.sqrt(scale)).astype(np.float32)
 
 
+class _Device(NamedTuple):
+    """What a kind of device is good at.
+
+    Attributes:
+      precise: dtype for what librosa computes in float64; that, where FFTs have it.
+      frames_at_once: how many spectra to compute at a time; None for all.
+    """
+
+    precise: DTypeLike
+    frames_at_once: int | None
+
+
+# A CPU's cache holds the spectra of a third of a segment. And XLA does not carry
+# arithmetic across the end of a loop: without one, it would repeat the spectrum's in
+# every place that reads it, and take twice as long for chroma.
+_CPU = _Device(jnp.float64, frames_at_once=72)
+_GPU = _Device(jnp.float64, frames_at_once=None)
+_TPU = _Device(jnp.float32, frames_at_once=None)
+
+
 # The parts that features share. They take one segment: (samples,).
 
 
 def _num_frames(num_samples: int, hop_length: int, centered: bool) -> int:
-    beyond_first = num_samples if centered else num_samples - N_FFT
-    if num_samples < 1 or beyond_first < 0:
-        raise ValueError(
-            f"{num_samples} samples are too few: an uncentered frame takes {N_FFT}"
-        )
-    return 1 + beyond_first // hop_length
-
-
-def _windows(x: jax.Array, count: int, length: int, hop_length: int) -> jax.Array:
-    """Overlapping stretches of `x` (n,), one a row: (count, length)."""
-    starts = jnp.arange(count, dtype=jnp.int32) * hop_length
-    return jax.vmap(lambda start: lax.dynamic_slice(x, (start,), (length,)))(starts)
+    shortest = 1 if centered else N_FFT
+    if num_samples < shortest:
+        raise ValueError(f"{num_samples} samples are too few: need {shortest} or more")
+    return 1 + (num_samples - (0 if centered else N_FFT)) // hop_length
 
 
 def _allow_float64(fn):
@@ -204,9 +215,8 @@ def _allow_float64(fn):
     return wrapped
 
 
-@_allow_float64
 def _power_spectrum(
-    samples: jax.Array, precise: Any, hop_length: int = HOP_LENGTH, centered=True
+    samples: jax.Array, device: _Device, hop_length: int = HOP_LENGTH, centered=True
 ) -> jax.Array:
     """(samples,) to (frames, 1025), the squared magnitude of the STFT, float32.
 
@@ -214,22 +224,31 @@ def _power_spectrum(
 
     Args:
       samples: float32.
-      precise: dtype for the window and the FFT, float64 where the device has it.
+      device: what it runs on.
       hop_length: samples from one frame to the next.
       centered: frame t is centred on sample t * hop_length rather than starting there.
     """
     count = _num_frames(samples.size, hop_length, centered)
-    padded = jnp.pad(samples, N_FFT // 2 if centered else 0)
-    frames = _windows(padded, count, N_FFT, hop_length).astype(precise)
-    spectrum = jnp.fft.rfft(frames * hann_window(N_FFT).astype(precise))
-    real = jnp.abs(spectrum.real.astype(jnp.float32))
-    imag = jnp.abs(spectrum.imag.astype(jnp.float32))
-    # numpy's magnitude of a complex64, roundings included. A click's spectrum is flat:
-    # only through these roundings does it have the peaks that tuning is read from.
-    larger, smaller = jnp.maximum(real, imag), jnp.minimum(real, imag)
-    ratio = (smaller / jnp.where(larger > 0, larger, 1)).astype(precise)
-    magnitude = larger * jnp.sqrt((1 + ratio * ratio).astype(jnp.float32))
-    return magnitude * magnitude
+    edge = jnp.zeros(N_FFT // 2 if centered else 0, jnp.float32)
+    padded = jnp.concatenate([edge, samples, edge])
+
+    @_allow_float64
+    def power_of_frame(start):
+        frame = lax.dynamic_slice(padded, (start,), (N_FFT,)).astype(device.precise)
+        spectrum = jnp.fft.rfft(frame * hann_window(N_FFT).astype(device.precise))
+        real = jnp.abs(spectrum.real.astype(jnp.float32))
+        imag = jnp.abs(spectrum.imag.astype(jnp.float32))
+        # numpy's magnitude of a complex64, roundings included. The spectrum of a click
+        # is flat: only the roundings give it the peaks that its tuning is read from.
+        larger, smaller = jnp.maximum(real, imag), jnp.minimum(real, imag)
+        ratio = (smaller / jnp.where(larger > 0, larger, 1)).astype(device.precise)
+        magnitude = larger * jnp.sqrt((1 + ratio * ratio).astype(jnp.float32))
+        return magnitude * magnitude
+
+    starts = np.arange(count, dtype=np.int32) * hop_length
+    if device.frames_at_once is None:
+        return jax.vmap(power_of_frame)(starts)
+    return lax.map(power_of_frame, starts, batch_size=device.frames_at_once)
 
 
 def _decibels(power: jax.Array) -> jax.Array:
@@ -245,7 +264,7 @@ def _matmul(a: Any, b: jax.Array) -> jax.Array:
 @functools.cache
 def _mel_filters_in_groups() -> tuple[tuple[slice, np.ndarray], ...]:
     # A band covers few bins. Multiplying groups of bands by the bins that they cover
-    # does a fifth of the work of multiplying all by all.
+    # does an eighth of the work of multiplying all by all.
     groups = []
     for filters in np.split(mel_filters(), 8):
         covered = np.flatnonzero(filters.any(axis=0))
@@ -268,47 +287,61 @@ def _unit_peak(x: jax.Array) -> jax.Array:
     return x / jnp.where(peak < _TINY, 1, peak)
 
 
-def _feature(fn: Callable[[jax.Array, Any], jax.Array]):
-    """Makes `fn` of one segment and a precise dtype a jitted function of a batch."""
+def _batched(fn: Callable[[jax.Array, _Device], jax.Array]):
+    """Makes `fn` of one segment and a device a function of a batch."""
 
     def in_turn(samples):
-        # Spectra of one segment stay in the processor's cache, those of a batch do
-        # not: on a CPU, one segment after the other takes a third of the time.
-        return lax.map(lambda one: fn(one, jnp.float64), samples)
+        if len(samples) == 1:  # without a loop, XLA can share work between features
+            return fn(samples[0], _CPU)[None]
+        return lax.map(lambda one: fn(one, _CPU), samples)
 
-    def at_once(samples):
-        return jax.vmap(lambda one: fn(one, jnp.float64))(samples)
+    def at_once(device, samples):
+        return jax.vmap(lambda one: fn(one, device))(samples)
 
-    def at_once_float32(samples):
-        return jax.vmap(lambda one: fn(one, jnp.float32))(samples)
-
-    @jax.jit
-    @functools.wraps(fn)
+    @jax.custom_batching.custom_vmap
     def batched(samples: jax.Array) -> jax.Array:
         samples = jnp.asarray(samples, jnp.float32)
         batch = samples.shape[:-1]
         # The device is known only when the function is compiled, or exported for one.
         values = lax.platform_dependent(
-            samples.reshape(-1, samples.shape[-1]),
+            samples.reshape(math.prod(batch), samples.shape[-1]),
             cpu=in_turn,
-            tpu=at_once_float32,
-            default=at_once,
+            tpu=functools.partial(at_once, _TPU),
+            default=functools.partial(at_once, _GPU),
         )
-        # Frames come first up to here, as FFTs and matrix products leave them.
-        return values.reshape(*batch, *values.shape[1:]).swapaxes(-1, -2)
+        return values.reshape(*batch, *values.shape[1:])
 
-    return batched
+    @batched.def_vmap
+    def _(axis_size, in_batched, samples):
+        # jax.vmap's own way would lose float64: it rewrites what was traced inside
+        # `_allow_float64` when that is left.
+        return batched(samples), True
+
+    return functools.wraps(fn)(batched)
+
+
+def _feature(fn: Callable[[jax.Array, _Device], jax.Array]):
+    """Makes `fn` of one segment, to (frames, bins), a Feature's `fn`."""
+    batched = _batched(fn)
+
+    @jax.jit
+    @functools.wraps(fn)
+    def feature(samples: jax.Array) -> jax.Array:
+        # FFTs and matrix products want frames first, a picture wants bins first.
+        return batched(samples).swapaxes(-1, -2)
+
+    return feature
 
 
 # Tempogram.
 
 
-def _onset_strength(samples: jax.Array, precise: Any) -> jax.Array:
+def _onset_strength(samples: jax.Array, device: _Device) -> jax.Array:
     """(samples,) to (frames,), the mean rise over mel bands, in dB a frame.
 
     Source: librosa.onset.onset_strength, its defaults.
     """
-    power = _mel_power(_power_spectrum(samples, precise))
+    power = _mel_power(_power_spectrum(samples, device))
     power = jnp.maximum(power, jnp.maximum(power.max() * _ONSET_FLOOR, AMIN))
     # A rise in dB is a ratio of powers. In a steady tone it is smaller than the
     # roundings of the two levels, of which it would be the difference.
@@ -320,21 +353,24 @@ def _onset_strength(samples: jax.Array, precise: Any) -> jax.Array:
 
 
 @_feature
-def tempogram(samples: jax.Array, precise: Any) -> jax.Array:
+def tempogram(samples: jax.Array, device: _Device) -> jax.Array:
     """Local autocorrelation of onset strength, each frame's largest scaled to 1.
 
     Source: paper section 2.1; librosa.feature.tempogram, its defaults.
     """
-    onsets = _onset_strength(samples, precise)
-    half = TEMPOGRAM_WINDOW // 2
+    onsets = _onset_strength(samples, device)
+    # Twice the window keeps the end of it from wrapping round to its start.
+    half, length = TEMPOGRAM_WINDOW // 2, 2 * TEMPOGRAM_WINDOW
     ramp = np.linspace(0, 1, half, endpoint=False, dtype=np.float32)
-    padded = jnp.concatenate([onsets[0] * ramp, onsets, onsets[-1] * ramp[::-1]])
-    windows = _windows(padded, len(onsets), TEMPOGRAM_WINDOW, 1)
-    windows *= hann_window(TEMPOGRAM_WINDOW).astype(np.float32)
-    # Twice the window keeps the end of one from wrapping round to its start.
-    spectrum = jnp.fft.rfft(windows, 2 * TEMPOGRAM_WINDOW)
+    rest = np.zeros(length - TEMPOGRAM_WINDOW, np.float32)
+    padded = jnp.concatenate([onsets[0] * ramp, onsets, onsets[-1] * ramp[::-1], rest])
+    window = np.append(hann_window(TEMPOGRAM_WINDOW), rest).astype(np.float32)
+
+    starts = np.arange(len(onsets), dtype=np.int32)
+    stretch = jax.vmap(lambda start: lax.dynamic_slice(padded, (start,), (length,)))
+    spectrum = jnp.fft.rfft(stretch(starts) * window)
     energy = spectrum.real**2 + spectrum.imag**2
-    autocorrelation = jnp.fft.irfft(energy, 2 * TEMPOGRAM_WINDOW)
+    autocorrelation = jnp.fft.irfft(energy, length)
     return _unit_peak(autocorrelation[:, :TEMPOGRAM_WINDOW])
 
 
@@ -353,60 +389,70 @@ def _log2_ratio(x: jax.Array, near: jax.Array) -> jax.Array:
     return t * series * (2 / math.log(2))
 
 
-@_allow_float64
-def _peaks(power: jax.Array, precise: Any) -> tuple[jax.Array, jax.Array]:
-    """Spectral peaks from 150 to 4000 Hz, and how far off a semitone they are.
+def _find_peaks(power: jax.Array) -> tuple[jax.Array, ...]:
+    """Local maxima from 150 to 4000 Hz. Source: librosa.piptrack.
 
-    Every `to_float32` stands where librosa stores a float32.
-    Source: librosa.piptrack and librosa.pitch_tuning.
+    Two neighbouring bins cannot both be maxima, so they share a column.
 
     Args:
       power: (frames, 1025).
-      precise: dtype for what librosa computes in float64.
 
     Returns:
-      strength: (pairs, frames) power at the top of the parabola through a peak and its
-        neighbours; -1 where there is no peak. Two neighbouring bins cannot both be
-        peaks, so they share a row.
-      tuning: (pairs, frames) int32, which of TUNINGS the peak's pitch has.
+      (frames, pairs) each:
+      is_peak: whether one of the pair is a local maximum and strong enough.
+      in_lower: whether it is the lower one.
+      below, peak, above: power at the maximum and at the bins next to it.
     """
-    to_float32 = functools.partial(jnp.asarray, dtype=jnp.float32)
-    bins_hz = np.arange(N_FFT // 2 + 1) * _HZ_PER_BIN
-    first, end = np.searchsorted(bins_hz, [_LOWEST_PITCH_HZ, _HIGHEST_PITCH_HZ])
-    bins = np.arange(first, end, dtype=float).reshape(-1, 2, 1)
-
-    # The bins from first - 1 to end: each pair of bins has one on either side.
-    region = power[:, first - 1 : end + 1].T
-    below, lower, upper, above = (
-        region[:-2:2],
-        region[1:-1:2],
-        region[2::2],
-        region[3::2],
+    first, last = _PEAK_BINS[0, 0], _PEAK_BINS[1, -1]
+    lower, upper = power[:, first : last + 1 : 2], power[:, first + 1 : last + 1 : 2]
+    far_below, far_above = (
+        power[:, first - 1 : last : 2],
+        power[:, first + 2 : last + 2 : 2],
     )
-    threshold = jnp.float32(_PEAK_THRESHOLD) * power.max(axis=1)
-    in_lower = (lower > threshold) & (lower > below) & (lower >= upper)
-    in_upper = (upper > threshold) & (upper > lower) & (upper >= above)
-    left = jnp.where(in_lower, below, lower)
+    threshold = _PEAK_THRESHOLD * power.max(axis=1, keepdims=True)
+    in_lower = (lower > threshold) & (lower > far_below) & (lower >= upper)
+    in_upper = (upper > threshold) & (upper > lower) & (upper >= far_above)
+    below = jnp.where(in_lower, far_below, lower)
     peak = jnp.where(in_lower, lower, upper)
-    right = jnp.where(in_lower, upper, above)
-    peak_bin = jnp.where(in_lower, bins[:, 0], bins[:, 1]).astype(precise)
+    above = jnp.where(in_lower, upper, far_above)
+    return in_lower | in_upper, in_lower, below, peak, above
 
-    slope = (right - left).astype(precise) / 2
-    curvature = (right + left).astype(precise) - 2 * peak.astype(precise)
+
+@_allow_float64
+def _peaks(power: jax.Array, device: _Device) -> tuple[jax.Array, jax.Array]:
+    """Strength and tuning of spectral peaks, from parabolas through their three bins.
+
+    Every `to_float32` stands where librosa stores a float32.
+    Sources: librosa.piptrack, librosa.pitch_tuning.
+
+    Args:
+      power: (frames, 1025).
+      device: what it runs on.
+
+    Returns:
+      strength: (frames, pairs) power at the parabola's top; -1 where there is no peak.
+      tuning: (frames, pairs) int32, index in TUNINGS.
+    """
+    precise = device.precise
+    to_float32 = functools.partial(jnp.asarray, dtype=jnp.float32)
+    is_peak, in_lower, below, peak, above = _find_peaks(power)
+    slope = (above - below).astype(precise) / 2
+    curvature = (above + below).astype(precise) - 2 * peak.astype(precise)
     shift = jnp.where(jnp.abs(slope) < jnp.abs(curvature), -slope / curvature, 0)
     shift = to_float32(shift).astype(precise)
-    strength = peak + to_float32(slope / 2 * shift)
+    strength = jnp.where(is_peak, peak + to_float32(slope / 2 * shift), -1)
 
-    hz = to_float32((peak_bin + shift) * _HZ_PER_BIN).astype(precise)
+    def at_peak(of_bins):  # (2, pairs) to (frames, pairs)
+        return jnp.where(in_lower, *of_bins.astype(precise))
+
+    hz = to_float32((at_peak(_PEAK_BINS) + shift) * _HZ_PER_BIN).astype(precise)
     ratio = to_float32(hz / _A0_HZ).astype(precise)
-    near = np.log2(bins * _HZ_PER_BIN / _A0_HZ).astype(precise)
-    octaves = _log2_ratio(ratio, peak_bin * (_HZ_PER_BIN / _A0_HZ))
-    octaves += jnp.where(in_lower, near[:, 0], near[:, 1])
+    bin_ratio = _PEAK_BINS * _HZ_PER_BIN / _A0_HZ
+    octaves = at_peak(np.log2(bin_ratio)) + _log2_ratio(ratio, at_peak(bin_ratio))
     semitones = 12 * to_float32(octaves)
     offset = semitones - jnp.floor(semitones)
     offset = jnp.where(offset < 0.5, offset, offset - 1).astype(precise)
-    tuning = jnp.floor(offset * 100 + 50).astype(jnp.int32)
-    return jnp.where(in_lower | in_upper, strength, -1), tuning
+    return strength, jnp.floor(offset * 100 + 50).astype(jnp.int32)
 
 
 def _count(mask: jax.Array) -> jax.Array:
@@ -426,7 +472,7 @@ def _order_statistic(values: jax.Array, rank: jax.Array) -> jax.Array:
         bound = lax.bitcast_convert_type(candidate, jnp.float32)
         return jnp.where(_count(values < bound) <= rank, candidate, bits)
 
-    bits = lax.fori_loop(0, 31, try_bit, jnp.int32(0))
+    bits = lax.fori_loop(np.int32(0), np.int32(31), try_bit, jnp.int32(0))
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 
@@ -439,13 +485,13 @@ def _median_strength(strength: jax.Array, count: jax.Array) -> jax.Array:
     return (low + jnp.where(low_is_both, low, next_higher)) * 0.5
 
 
-def _estimate_tuning(power: jax.Array, precise: Any) -> jax.Array:
+def _estimate_tuning(power: jax.Array, device: _Device) -> jax.Array:
     """(frames, 1025) to the index in TUNINGS of the most frequent tuning of peaks.
 
     The weaker half of the peaks is left out; without peaks, the tuning is A440's.
     Source: librosa.estimate_tuning.
     """
-    strength, tuning = _peaks(power, precise)
+    strength, tuning = _peaks(power, device)
     count = _count(strength >= 0)
     counted = (strength >= _median_strength(strength, count)) & (strength >= 0)
     # The others are counted in a bin of their own, which is then cut off.
@@ -455,21 +501,21 @@ def _estimate_tuning(power: jax.Array, precise: Any) -> jax.Array:
 
 
 @_feature
-def chroma(samples: jax.Array, precise: Any) -> jax.Array:
+def chroma(samples: jax.Array, device: _Device) -> jax.Array:
     """Energy of the twelve pitch classes, each frame's largest scaled to 1.
 
     Source: paper section 2.1; librosa.feature.chroma_stft, its defaults.
     """
-    power = _power_spectrum(samples, precise)
-    filters = jnp.asarray(chroma_filters())[_estimate_tuning(power, precise)]
+    power = _power_spectrum(samples, device)
+    filters = jnp.asarray(chroma_filters())[_estimate_tuning(power, device)]
     return _unit_peak(_matmul(power, filters.T))
 
 
 @jax.jit
-def estimate_tuning(samples: jax.Array) -> jax.Array:
-    """(samples,) to the tuning that chroma assumes, in semitones off A440."""
-    samples = jnp.asarray(samples, jnp.float32)
-    index = _estimate_tuning(_power_spectrum(samples, jnp.float64), jnp.float64)
+@_batched
+def estimate_tuning(samples: jax.Array, device: _Device) -> jax.Array:
+    """(..., samples) to (...), the tuning that chroma takes, in semitones off A440."""
+    index = _estimate_tuning(_power_spectrum(samples, device), device)
     return jnp.asarray(TUNINGS, jnp.float32)[index]
 
 
@@ -477,31 +523,31 @@ def estimate_tuning(samples: jax.Array) -> jax.Array:
 
 
 @_feature
-def spectrogram(samples: jax.Array, precise: Any) -> jax.Array:
+def spectrogram(samples: jax.Array, device: _Device) -> jax.Array:
     """Power in dB re 1, uncentred frames that overlap by 128 samples.
 
     Source: paper section 2.1; librosa.stft(n_fft=2048, hop_length=1920, center=False).
     """
-    power = _power_spectrum(samples, precise, SPECTROGRAM_HOP_LENGTH, centered=False)
+    power = _power_spectrum(samples, device, SPECTROGRAM_HOP_LENGTH, centered=False)
     return _decibels(power)
 
 
 @_feature
-def mel(samples: jax.Array, precise: Any) -> jax.Array:
+def mel(samples: jax.Array, device: _Device) -> jax.Array:
     """Power in mel bands, in dB re 1.
 
     Source: librosa.feature.melspectrogram, its defaults, in dB without top_db.
     """
-    return _decibels(_mel_power(_power_spectrum(samples, precise)))
+    return _decibels(_mel_power(_power_spectrum(samples, device)))
 
 
 @_feature
-def mfcc(samples: jax.Array, precise: Any) -> jax.Array:
+def mfcc(samples: jax.Array, device: _Device) -> jax.Array:
     """Mel-frequency cepstral coefficients: the first terms of the mel bands' DCT.
 
     Source: librosa.feature.mfcc(S=mel, n_mfcc=20).
     """
-    mel_db = _decibels(_mel_power(_power_spectrum(samples, precise)))
+    mel_db = _decibels(_mel_power(_power_spectrum(samples, device)))
     return _matmul(mel_db, dct_matrix().T)
 
 

@@ -1,6 +1,10 @@
-"""python -m mgr_jax.main: flags to a Config, then one call a mode.
+"""Recognises music genres: prepares features, trains, evaluates.
 
-It is short on purpose, so that all else can be imported and tested without it.
+    python -m mgr_jax.main --feature=spectrogram --dataset=fma --data_dir=DIR
+    python -m mgr_jax.main --mode=evaluate --workdir=runs/RUN
+
+The same command goes on with a run that was interrupted. Flags become a Config, and
+each mode is one call with it; all else can be imported without this module.
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ from mgr_jax.config import Config, UserError
 from mgr_jax.datasets.base import Dataset, Track
 
 # Part of the cache's path. Raise it with any change to what `render` returns.
-VERSION = 1
+VERSION = 2
 
 CLIP_S = 30
 CLIP_SAMPLES = CLIP_S * SAMPLE_RATE_HZ
@@ -70,22 +70,24 @@ RHYTHMS = {
     "waltz": Rhythm((144, 180), 3, ((0, 0), (1, -5), (2, -5))),
 }
 
-# I-IV-V-IV in major triads, i-v-iv-v in minor ones: the same steps down as up, so the
-# two share as many notes from chord to chord.
+# I-IV-V-IV in major triads, i-v-iv-v in minor ones: mirror images, so that from
+# chord to chord both keep as many notes, and neither moves more than the other.
 HARMONIES = {
     "major": Harmony((0, 4, 7), (0, 5, 7, 5)),
     "minor": Harmony((0, 3, 7), (0, 7, 5, 7)),
 }
 
-# Gain in dB above the filter's slope, lowest and highest.
-TIMBRES = {"bright": (-3.0, 3.0), "dark": (-20.0, -14.0)}
+# Gain in dB above the filter's slope, lowest and highest. A dark clip's noise stays
+# almost all within 80 dB of its loudest note: what lies deeper, librosa's onset
+# strength cuts off, and tempogram would hear the timbre after all.
+TIMBRES = {"bright": (-2.0, 2.0), "dark": (-14.0, -10.0)}
 
 GENRES = tuple(map("-".join, itertools.product(RHYTHMS, HARMONIES, TIMBRES)))
 
-# C, E and A flat. Over these, both harmonies use all twelve pitch classes, and the
-# presence of no single one tells more than 5 clips in 6 apart; yet a weighted sum of
-# them does, which a small network finds in a hundred clips. With all twelve tonics no
-# weighted sum exists: only intervals would tell, which pooled bins no longer show.
+# C, E and A flat. Over these, both harmonies use all twelve pitch classes, and how much
+# there is of any single one tells at most 5 clips in 6 apart; yet a weighted sum of all
+# does, which a small network finds in a hundred clips. Over all twelve tonics no such
+# sum does: only intervals would tell, which pooling hides in the spectrogram.
 TONICS = (0, 4, 8)
 
 # An octave above the middle of the keyboard, where a semitone is wider than a bin of
@@ -236,9 +238,9 @@ def _draw(index: int, rng: np.random.Generator) -> Clip:
         tonic=TONICS[index // len(GENRES) % len(TONICS)],
         detune_cents=rng.uniform(-12, 12),
         chord_s=rng.uniform(0.75, 1.15),
-        stop_db=rng.uniform(3, 9),
-        stroke_db=rng.uniform(-24, -14),
-        floor_db=rng.uniform(-50, -42),
+        stop_db=rng.uniform(3, 7),
+        stroke_db=rng.uniform(-19, -13),
+        floor_db=rng.uniform(-43, -38),
         decay_s=rng.uniform(0.025, 0.06),
         shelf_db=rng.uniform(*TIMBRES[timbre]),
         level_db=rng.uniform(-26, -16),
@@ -258,7 +260,7 @@ def _organ(clip: Clip, rng: np.random.Generator) -> np.ndarray:
         root = clip.tonic + harmony.roots[chord % len(harmony.roots)]
         for interval in harmony.triad:
             pitch = LOWEST_PITCH + (root + interval) % 12
-            pitch -= 12 * (rng.random() < 0.2)
+            pitch -= 12 * (rng.random() < 0.15)
             pitch_hz = 440 * 2 ** ((pitch - 69 + clip.detune_cents / 100) / 12)
             note = _note(period, pitch_hz, duration_s + SWELL_S, rng.random())
             note *= _gain(rng.uniform(-3, 3))
@@ -318,6 +320,7 @@ def _filtered(mix: np.ndarray, shelf_db: float) -> np.ndarray:
 
 
 def _gain(level_db):
+    """Decibels, a number or an array, to a factor of amplitude."""
     return 10 ** (level_db / 20)
 
 
