@@ -54,7 +54,8 @@ install() {
   # The locks were made on Linux x86-64; other platforms take the ranges of setup.cfg.
   [ "$(uname -sm)" = "Linux x86_64" ] && [ -f "$lock" ] || lock=/dev/null
   stamp=$venv/installed
-  wanted="$extras $(cat "$root/setup.cfg" "$lock" | cksum)"
+  # The editable install knows this folder by its path.
+  wanted="$extras $root $(cat "$root/setup.cfg" "$lock" | cksum)"
   [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
   echo "launch.sh: installing (a few minutes the first time)" >&2
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
@@ -63,7 +64,7 @@ install() {
   echo "$wanted" >"$stamp"
 }
 
-[ -x "$venv/bin/pip" ] || make_venv
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
 
 if [ "${1:-}" = test ]; then
   shift

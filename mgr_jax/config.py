@@ -23,6 +23,13 @@ class UserError(Exception):
     """A mistake that one line explains; main prints that line without a traceback."""
 
 
+def replace_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole: a reader, or a kill, finds the old text or the new."""
+    scratch = path.with_name(f".writing-{path.name}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
 def warn(message: str) -> None:
     """Tells the user of something that is odd but stops nothing, in one line."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
@@ -51,7 +58,7 @@ class Config:
     dataset: str = _field("synth", "Where the tracks come from: {choices}. folder takes your own ROOT/LABEL/**/*.mp3; synth needs no data.")
     model: str = _field("cnn", "The network: {choices}.")
     split: str = _field("", "How tracks are divided into training, validation and test: {choices}. Default: filtered for gtzan, official for fma, track for the others.")
-    seed: int = _field(0, "Seeds the split, the initial weights, the order and the dropout.", low=0)
+    seed: int = _field(0, "Seeds the split, the initial weights, the order and the dropout.", low=0, high=2**31 - 1)
 
     # Where things are.
     data_dir: str = _field("", "Folder that holds the data set, or the data set's own. Only read, but for synth and the default --features_dir. Default: $MGR_DATA_DIR, else ~/mgr_data.")
@@ -79,7 +86,7 @@ class Config:
     label_smoothing: float = _field(0.1, "Share of the target spread evenly over all genres.", low=0, high=0.99)
     dropout: float = _field(0.5, "Share of units dropped before the dense and before the output layer.", low=0, high=0.99)
     patience: int = _field(15, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
-    shuffle_buffer_mb: int = _field(8192, "Training segments are shuffled as a whole, in memory, where they fit this many MB; else in a window of it.", low=1)
+    shuffle_buffer_mb: int = _field(4096, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size.", low=1)
 
     # The network.
     widths: tuple[int, ...] = _field((16, 32, 64), "Filters of the three convolutional blocks.", low=1)
@@ -90,6 +97,15 @@ class Config:
         for field in dataclasses.fields(self):
             if field.metadata["low"] is not None:
                 _check_range(field, getattr(self, field.name))
+        if (
+            len(self.split_ratios) != 3
+            or not min(self.split_ratios)
+            or not math.isclose(sum(self.split_ratios), 1, abs_tol=1e-6)
+        ):
+            raise UserError(
+                f"--split_ratios={_text(self.split_ratios)}: give the shares of "
+                "training, validation and test, three numbers above 0 that sum to 1"
+            )
         if len(self.widths) != 3:
             raise UserError(
                 f"--widths={_text(self.widths)}: the network has three blocks, so give "

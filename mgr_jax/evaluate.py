@@ -19,14 +19,12 @@ import numpy as np
 from mgr_jax import config as config_lib
 from mgr_jax import figures, input_pipeline, report, splits, steps
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
-from mgr_jax.config import Config, UserError
+from mgr_jax.config import Config, UserError, replace_text, warn
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared
 from mgr_jax.scores import Predictions, score, write_predictions_csv
-from mgr_jax.train import CONFIG_FILE, METRICS_FILE, assignment_for
-
-RESULTS_FILE = "results.json"
-PREDICTIONS_FILE = "predictions.csv"
+from mgr_jax.train import assignment_for
+from mgr_jax.workdir import PREDICTIONS_FILE, RESULTS_FILE
 
 _PACKAGES = (
     "jax",
@@ -42,29 +40,11 @@ _PACKAGES = (
 )
 
 
-def read_config(workdir: pathlib.Path) -> Config:
-    """The config of a run folder.
-
-    Raises:
-      UserError: the folder holds no run.
-    """
-    path = workdir / CONFIG_FILE
-    try:
-        return config_lib.from_json(path.read_text())
-    except OSError:
-        raise UserError(
-            f"{workdir}: holds no run ({CONFIG_FILE} is missing); name the folder of "
-            "one with --workdir"
-        ) from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}; the run cannot be used") from None
-
-
 def evaluate(config: Config) -> dict[str, Any]:
     """Evaluates a run's best checkpoint on its test set, and writes what came of it.
 
     Args:
-      config: the run's own, as `read_config` gives it.
+      config: the run's own, as `workdir.read_config` gives it.
 
     Returns:
       What was written to results.json.
@@ -77,11 +57,11 @@ def evaluate(config: Config) -> dict[str, Any]:
     workdir = config.run_path
     prepared = input_pipeline.open_prepared(input_pipeline.prepared_folder(config))
     assignment = assignment_for(config, prepared)
-    state, progress = _restore(config, workdir, prepared)
+    state, best_epoch, progress = _restore(config, workdir, prepared)
     predictions = _predict(config, prepared, assignment, state)
-    history = [
-        json.loads(row) for row in (workdir / METRICS_FILE).read_text().splitlines()
-    ]
+    history = progress["history"]
+    if not progress["finished"]:
+        warn(f"{workdir}: training has not finished; these are not its final results")
     results = {
         "feature": config.feature,
         "dataset": config.dataset,
@@ -91,7 +71,8 @@ def evaluate(config: Config) -> dict[str, Any]:
         "split_warnings": list(assignment.warnings),
         "seed": config.seed,
         "genres": list(prepared.genres),
-        "best_epoch": progress["best_epoch"],
+        "training_finished": progress["finished"],
+        "best_epoch": best_epoch,
         "epochs_run": len(history),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         **_counts(assignment),
@@ -105,7 +86,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         "command": config_lib.command(config),
         "config": dataclasses.asdict(config),
     }
-    (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    replace_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     write_predictions_csv(workdir / PREDICTIONS_FILE, predictions, prepared.genres)
     training = input_pipeline.load_side(prepared, assignment, "train")
     examples = input_pipeline.example_per_genre(training, prepared.genres)
@@ -120,8 +101,8 @@ def evaluate(config: Config) -> dict[str, Any]:
 
 def _restore(
     config: Config, workdir: pathlib.Path, prepared: Prepared
-) -> tuple[steps.TrainState, dict[str, Any]]:
-    """The best checkpoint's state, and how far the run has come."""
+) -> tuple[steps.TrainState, int, dict[str, Any]]:
+    """The best checkpoint's state and epoch, and how far the run has come."""
     checkpoints = Checkpoints(workdir)
     about = checkpoints.about(BEST)
     if about is None:
@@ -145,9 +126,10 @@ def _restore(
         steps_per_epoch=1,
     )
     state = checkpoints.restore(BEST, like)
-    progress = checkpoints.about(NEWEST)["progress"]
+    # A kill between the two saves of a first epoch leaves the best alone.
+    newest = checkpoints.about(NEWEST) or about
     checkpoints.close()
-    return state, progress
+    return state, about["progress"]["best_epoch"], newest["progress"]
 
 
 def _predict(

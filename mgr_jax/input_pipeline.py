@@ -76,7 +76,9 @@ def open_prepared(folder: pathlib.Path) -> Prepared:
             f"{folder}: holds no finished features; run --mode=prepare, or name the "
             "folder that holds them with --features_dir"
         )
-    features = _builder(folder).info.features
+    info = _builder(folder).info
+    _check_size(folder, info)
+    features = info.features
     tracks, counts = read_tracks(folder / TRACKS_FILE)
     return Prepared(
         folder=folder,
@@ -86,6 +88,18 @@ def open_prepared(folder: pathlib.Path) -> Prepared:
         shape=tuple(features["feature"].shape),
         spec=json.loads((folder / SPEC_FILE).read_text()),
     )
+
+
+def _check_size(folder: pathlib.Path, info: Any) -> None:
+    """A shard that was cut off would be read as one with fewer examples."""
+    split = info.splits[TFDS_SPLIT]
+    paths = [pathlib.Path(path) for path in split.filepaths]
+    found = sum(path.stat().st_size for path in paths if path.exists())
+    if found != split.num_bytes:
+        raise UserError(
+            f"{folder}: its shards have {found} bytes where {split.num_bytes} were "
+            "written; delete that folder and prepare it again"
+        )
 
 
 def write_tracks(

@@ -9,6 +9,7 @@ each mode is one call with it; all else can be imported without this module.
 
 import dataclasses
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -20,6 +21,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 from absl import app, flags, logging
 
 from mgr_jax import config as config_lib
+from mgr_jax import workdir
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import DATASETS
 from mgr_jax.features import FEATURES
@@ -43,10 +45,12 @@ def run(config: Config) -> None:
     if config.mode == "evaluate":
         evaluate.evaluate(config)
         return
+    if config.mode != "prepare":
+        workdir.open_workdir(config)
     folder = prepare.prepare(config)
-    if config.mode == "prepare":
-        return
-    train.train(config, folder)
+    if config.mode != "prepare":
+        # What --overwrite had to delete is gone by now.
+        train.train(dataclasses.replace(config, overwrite=False), folder)
     if config.mode == "train_and_evaluate":
         evaluate.evaluate(config)
 
@@ -54,21 +58,25 @@ def run(config: Config) -> None:
 def configure(flag_values: flags.FlagValues) -> Config:
     """The flags' Config, complete and checked; evaluate starts from the run's."""
     given = config_lib.from_flags(flag_values)
-    choices = {k: v for k, v in CHOICES.items() if getattr(given, k)}
+    choices = {k: v for k, v in CHOICES.items() if k != "split" or given.split}
     config_lib.check_choices(given, choices)
+    if given.mode == "evaluate" and given.workdir:
+        return _of_run(flag_values, given.run_path)
     dataset = DATASETS[given.dataset]
     config = config_lib.complete(given, dataset.default_split, dataset.splits)
-    if config.mode != "evaluate":
-        return config
-
-    from mgr_jax import evaluate, train
-
-    saved = dataclasses.replace(
-        evaluate.read_config(config.run_path), workdir=config.workdir
-    )
-    config = config_lib.from_flags(flag_values, base=saved)
-    config_lib.check_same_run(saved, config, train.MAY_CHANGE)
+    if given.mode == "evaluate":
+        return _of_run(flag_values, config.run_path)
     return config
+
+
+def _of_run(flag_values: flags.FlagValues, folder: pathlib.Path) -> Config:
+    """A run's own config, found where it is now, with the flags that may differ."""
+    saved = workdir.read_config(folder)
+    if flag_values["data_dir"].present:
+        saved = dataclasses.replace(saved, features_dir="")
+    config = config_lib.from_flags(flag_values, base=saved)
+    workdir.check_same_run(saved, config)
+    return dataclasses.replace(config, workdir=str(folder.absolute()))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -79,6 +87,10 @@ def main(argv: Sequence[str]) -> None:
         run(configure(flags.FLAGS))
     except UserError as error:
         _fail(error, status=1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror or error}", status=1)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on", status=130)
 
 
 def parse(argv: Sequence[str]) -> list[str]:

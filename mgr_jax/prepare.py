@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mgr_jax import audio
-from mgr_jax.config import Config, UserError
+from mgr_jax.config import Config, UserError, replace_text
 from mgr_jax.datasets import Track, dataset_key, load_tracks
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import (
@@ -112,10 +112,12 @@ def prepare(config: Config) -> pathlib.Path:
         return folder
     job = _job(config, folder, tracks)
     spec = _spec(job)
+    if is_complete(folder) and _read_spec(folder) == spec:
+        return folder
     with _writing_to(folder):
         _check_spec(folder, spec, overwrite=config.overwrite)
         if not is_complete(folder):
-            _write_all(job, spec, config.max_skipped)
+            _write_all(job, config.max_skipped)
     return folder
 
 
@@ -182,42 +184,44 @@ def _writing_to(folder: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _check_spec(folder: pathlib.Path, spec: dict[str, Any], *, overwrite: bool) -> None:
-    """Leaves the folder fit to go on in: same spec, or empty."""
-    path = folder / SPEC_FILE
+def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
+    """What the folder was, or was to be, made from; {} where that is not known."""
     try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        found = None
-    except ValueError:
-        found = {}
-    if found != spec and found is not None:
-        changed = [key for key in spec if found.get(key) != spec[key]]
-        what = ", ".join(
-            f"{key} {found.get(key)} then, {spec[key]} now"
-            for key in changed
-            if key != "tracks_sha256"
-        )
-        what = what or "the tracks' files or labels have changed"
-        if is_complete(folder) and not overwrite:
+        return json.loads((folder / SPEC_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _check_spec(folder: pathlib.Path, spec: dict[str, Any], *, overwrite: bool) -> None:
+    """Leaves the folder fit to go on in: same spec, or emptied."""
+    found = _read_spec(folder)
+    if found == spec:
+        return
+    changed = ", ".join(
+        f"{key} {found.get(key)} then, {spec[key]} now"
+        for key in spec
+        if found.get(key) != spec[key] and key != "tracks_sha256"
+    )
+    changed = changed or "the tracks' files or labels have changed"
+    if is_complete(folder):
+        if not overwrite:
             raise UserError(
-                f"{folder}: was prepared from something else ({what}); prepare anew "
+                f"{folder}: was prepared from something else ({changed}); prepare anew "
                 "with --overwrite, or elsewhere with --features_dir"
             )
-        print(f"preparing {folder} anew ({what})", flush=True)
-        # The commit point goes first, so that no half-deleted folder looks finished.
-        (folder / COMMIT_FILE).unlink(missing_ok=True)
-        shutil.rmtree(folder)
-        folder.mkdir()
-    if found != spec:
-        _write_text(path, json.dumps(spec, indent=2) + "\n")
+        print(f"preparing {folder} anew ({changed})", flush=True)
+    # The commit point goes first, so that no half-deleted folder looks finished.
+    (folder / COMMIT_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    replace_text(folder / SPEC_FILE, json.dumps(spec, indent=2) + "\n")
 
 
-def _write_all(job: Job, spec: dict[str, Any], max_skipped: float) -> None:
+def _write_all(job: Job, max_skipped: float) -> None:
     import tqdm
 
     started = time.monotonic()
-    missing = [k for k in range(job.num_shards) if not job.shard_path(k).exists()]
+    missing = [k for k in range(job.num_shards) if not _is_done(job, k)]
     done = job.num_shards - len(missing)
     print(
         f"preparing {job.feature} of {len(job.tracks)} tracks in {job.num_shards} "
@@ -363,6 +367,13 @@ def _read_account(job: Job, k: int) -> list[dict[str, Any]]:
     return json.loads(job.account_path(k).read_text())
 
 
+def _is_done(job: Job, k: int) -> bool:
+    """Whether shard k is there; a track that it had to skip may have been mended."""
+    return job.shard_path(k).exists() and not any(
+        row["skipped"] for row in _read_account(job, k)
+    )
+
+
 def _commit(job: Job, accounts: list[dict[str, Any]], max_skipped: float) -> None:
     """Writes the lists and, last, the metadata that makes the folder a data set."""
     import tensorflow_datasets as tfds
@@ -404,9 +415,3 @@ def _commit(job: Job, accounts: list[dict[str, Any]], max_skipped: float) -> Non
         description=f"{job.feature} of 5-second segments, made by mgr_jax.",
         check_data=False,
     )
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    scratch = path.with_name(f".writing-{path.name}")
-    scratch.write_text(text)
-    os.replace(scratch, path)

@@ -150,7 +150,7 @@ def _check_sides(
         remedy = (
             "get the whole data set or take another --split"
             if protocol in CURATED
-            else "add some, take another --split, or set its share to 0 in "
+            else "add some, take another --split, or give it a larger share in "
             "--split_ratios"
         )
         raise UserError(

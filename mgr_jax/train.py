@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import pathlib
-import shutil
 import signal
 import sys
 import time
@@ -21,24 +20,10 @@ import jax
 import numpy as np
 
 from mgr_jax import config as config_lib
-from mgr_jax import input_pipeline, splits, steps
+from mgr_jax import input_pipeline, splits, steps, workdir
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
 from mgr_jax.config import Config, UserError
 from mgr_jax.input_pipeline import Prepared, Side
-
-CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.jsonl"
-
-# What may change between the command that began a run and one that goes on with it.
-MAY_CHANGE = (
-    "mode",
-    "data_dir",
-    "features_dir",
-    "workdir",
-    "overwrite",
-    "max_skipped",
-    "decode_threads",
-)
 
 _BAR_REFRESH_S = 0.5
 
@@ -107,38 +92,20 @@ def train(config: Config, folder: pathlib.Path) -> pathlib.Path:
       UserError: the folder belongs to another run, a side of the split is empty, or
         the loss is no longer a number.
     """
-    workdir = _open_workdir(config)
-    run = _begin(config, workdir, input_pipeline.open_prepared(folder))
-    state, progress = _restore_or_create(run)
-    if progress.finished:
-        print(f"training had finished: {workdir}", flush=True)
-        return workdir
+    run_folder = workdir.open_workdir(config)
     with _SignalWatch() as stop:
-        _train_epochs(run, state, progress, stop)
-    run.checkpoints.close()
-    return workdir
+        run = _begin(config, run_folder, input_pipeline.open_prepared(folder))
+        state, progress = _restore_or_create(run)
+        workdir.write_config(config)
+        if progress.finished:
+            print(f"training had finished: {run_folder}", flush=True)
+        else:
+            _train_epochs(run, state, progress, stop)
+        run.checkpoints.close()
+    return run_folder
 
 
-def _open_workdir(config: Config) -> pathlib.Path:
-    """Makes the run's folder, or finds it, and writes its config.json."""
-    workdir = config.run_path
-    path = workdir / CONFIG_FILE
-    if config.overwrite and path.exists():
-        shutil.rmtree(workdir)
-    if path.exists():
-        saved = config_lib.from_json(path.read_text())
-        config_lib.check_same_run(saved, config, MAY_CHANGE)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(config_lib.to_json(config))
-    except OSError as error:
-        raise UserError(
-            f"{workdir}: cannot be written ({error.strerror}); name another --workdir"
-        ) from None
-    return workdir
-
-
-def _begin(config: Config, workdir: pathlib.Path, prepared: Prepared) -> _Run:
+def _begin(config: Config, run_folder: pathlib.Path, prepared: Prepared) -> _Run:
     assignment = assignment_for(config, prepared)
     if assignment.leaks:
         config_lib.warn(f"--split={config.split} leaks: {assignment.leaks}")
@@ -158,15 +125,13 @@ def _begin(config: Config, workdir: pathlib.Path, prepared: Prepared) -> _Run:
     batch_size = _batch_size(config, sides["train"].size)
     return _Run(
         config=config,
-        workdir=workdir,
+        workdir=run_folder,
         prepared=prepared,
         train=input_pipeline.in_memory(sides["train"], config.shuffle_buffer_mb),
-        validation=input_pipeline.in_memory(
-            sides["validation"], config.shuffle_buffer_mb
-        ),
+        validation=sides["validation"],
         batch_size=batch_size,
         steps_per_epoch=sides["train"].size // batch_size,
-        checkpoints=Checkpoints(workdir),
+        checkpoints=Checkpoints(run_folder),
     )
 
 
@@ -205,6 +170,7 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
     if about is None:
         progress = Progress()
     else:
+        _check_same_data(run, about)
         state = run.checkpoints.restore(NEWEST, state)
         progress = Progress(**about["progress"])
         if not progress.finished:
@@ -215,6 +181,18 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
             )
     _write_metrics(run, progress)
     return state, progress
+
+
+def _check_same_data(run: _Run, about: dict[str, Any]) -> None:
+    """Refuses to go on with a checkpoint on what it was not trained on."""
+    now = _about(run)
+    for key in ("feature_spec", "genres", "batch_size"):
+        if about[key] != now[key]:
+            raise UserError(
+                f"{run.workdir}: was trained on other data or devices (its {key} is "
+                f"not that of {run.prepared.folder}); name another --workdir, or start "
+                "it anew with --overwrite"
+            )
 
 
 def _train_epochs(
@@ -235,8 +213,8 @@ def _train_epochs(
         epoch_started, steps_before = time.monotonic(), int(state.step)
         for after_step in _epoch_steps(run, train_step, state, progress, stop):
             state = after_step
-            if stop.signal:
-                progress.batch = int(state.step) - progress.epoch * run.steps_per_epoch
+            progress.batch = int(state.step) - progress.epoch * run.steps_per_epoch
+            if stop.signal and progress.batch < run.steps_per_epoch:
                 progress.train_s = time.monotonic() - started
                 _save(run, NEWEST, state, progress)
                 stop.leave(f"at epoch {epoch}, batch {progress.batch}")
@@ -251,6 +229,9 @@ def _train_epochs(
         for name, value in row.items():
             if isinstance(value, float):
                 events.add_scalar(name, value, row["step"])
+        events.flush()
+        if stop.signal:
+            stop.leave(f"after epoch {epoch}")
     events.close()
 
 
@@ -287,29 +268,32 @@ def _epoch_steps(
             bar.update(run.batch_size)
             # Looking at a number waits for the device, so it is done now and then.
             if time.monotonic() - looked > _BAR_REFRESH_S or stop.signal:
-                loss, accuracy = _means(run, state, epoch)
+                loss, accuracy = _means(run, state)
                 bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.3f}")
                 looked = time.monotonic()
             yield state
 
 
-def _means(run: _Run, state: steps.TrainState, epoch: int) -> tuple[float, float]:
+def _means(run: _Run, state: steps.TrainState) -> tuple[float, float]:
     """Loss and accuracy over the epoch so far; a loss that is no number is an error."""
     sums = jax.device_get(state.sums)
     loss = float(sums["loss"] / sums["count"])
     accuracy = float(sums["correct"] / sums["count"])
     if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} in epoch {epoch}, by step {int(state.step)}: "
-            f"training has diverged; lower --learning_rate (now "
-            f"{run.config.learning_rate}) and start anew with --overwrite; "
-            f"{run.workdir} keeps its last good checkpoint"
-        )
+        raise _diverged(run, "loss", loss, state)
     return loss, accuracy
 
 
+def _diverged(run: _Run, what: str, value: float, state: steps.TrainState) -> UserError:
+    return UserError(
+        f"the {what} is {value} by step {int(state.step)}: training has diverged; "
+        f"lower --learning_rate (now {run.config.learning_rate}) and start anew with "
+        f"--overwrite; {run.workdir} keeps its last good checkpoint, if it has one"
+    )
+
+
 def _row(run: _Run, state: steps.TrainState, epoch: int) -> dict[str, Any]:
-    loss, accuracy = _means(run, state, epoch)
+    loss, accuracy = _means(run, state)
     schedule = steps.learning_rate(
         run.config, run.config.num_epochs * run.steps_per_epoch, run.steps_per_epoch
     )
@@ -329,8 +313,11 @@ def _validate(run: _Run, eval_step: Any, state: steps.TrainState) -> dict[str, f
     rows = steps.probabilities(eval_step, state, batches)
     chosen = rows["probabilities"][np.arange(len(rows["label"])), rows["label"]]
     correct = rows["probabilities"].argmax(-1) == rows["label"]
+    loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+    if not math.isfinite(loss):
+        raise _diverged(run, "validation loss", loss, state)
     return {
-        "validation_loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
+        "validation_loss": loss,
         "validation_accuracy": float(correct.mean()),
     }
 
@@ -369,21 +356,25 @@ def _finish_epoch(
 
 
 def _save(run: _Run, kind: str, state: steps.TrainState, progress: Progress) -> None:
-    about = {
-        "progress": dataclasses.asdict(progress),
+    about = _about(run) | {"progress": dataclasses.asdict(progress)}
+    run.checkpoints.save(kind, int(state.step), state, about)
+
+
+def _about(run: _Run) -> dict[str, Any]:
+    """What has to travel with the weights for them to be used."""
+    return {
         "genres": list(run.prepared.genres),
         "shape": list(run.prepared.shape),
         "feature_spec": dict(run.prepared.spec),
         "batch_size": run.batch_size,
         "config": json.loads(config_lib.to_json(run.config)),
     }
-    run.checkpoints.save(kind, int(state.step), state, about)
 
 
 def _write_metrics(run: _Run, progress: Progress) -> None:
     """Writes the whole of metrics.jsonl: a resumed run must not keep undone epochs."""
     text = "".join(json.dumps(row) + "\n" for row in progress.history)
-    (run.workdir / METRICS_FILE).write_text(text)
+    config_lib.replace_text(run.workdir / workdir.METRICS_FILE, text)
 
 
 def _event_writer(run: _Run, state: steps.TrainState) -> Any:

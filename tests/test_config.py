@@ -49,6 +49,9 @@ def test_only_flags_on_the_command_line_replace_a_saved_config():
         ("split_ratios", (1.5, -0.5, 0.0)),
         ("dropout", 1.0),
         ("widths", (16, 32)),
+        ("split_ratios", (0.5, 0.2, 0.2)),
+        ("split_ratios", (0.8, 0.0, 0.2)),
+        ("seed", 2**32),
     ],
 )
 def test_a_number_out_of_range_names_its_flag(field, value):

@@ -11,7 +11,7 @@ import soundfile
 
 from mgr_jax import audio, datasets
 from mgr_jax.config import Config, UserError
-from mgr_jax.datasets import fma, gtzan, gtzan_lists
+from mgr_jax.datasets import fma, gtzan, gtzan_lists, synth
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -81,7 +81,7 @@ def test_a_single_genre_is_refused(tmp_path):
     ("fields", "key"),
     [
         ({"dataset": "gtzan"}, "gtzan"),
-        ({"dataset": "synth"}, "synth_160"),
+        ({"dataset": "synth"}, f"synth_v{synth.VERSION}_160"),
         ({"dataset": "fma", "fma_subset": "medium"}, "fma_medium"),
         ({"dataset": "folder", "data_dir": "/x/My Music! (2)"}, "folder-My_Music_2_"),
         ({"dataset": "folder", "data_dir": "/x/音楽/"}, "folder-音楽"),

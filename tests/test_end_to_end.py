@@ -93,6 +93,26 @@ def test_a_run_folder_that_was_moved_is_evaluated_where_it_is(
     assert results(moved)["track"] == results(workdir)["track"]
 
 
+def test_a_run_that_is_not_finished_is_evaluated_with_a_warning(
+    main_job, program, tmp_path
+):
+    _, flags, _ = main_job
+    workdir = f"--workdir={tmp_path / 'run'}"
+    victim = program(*flags, workdir, "--num_epochs=500", start_only=True)
+    for line in victim.stdout:
+        if line.startswith("epoch   2/"):
+            victim.terminate()
+            break
+    output, errors = victim.communicate(timeout=120)
+    assert victim.returncode == 0, errors
+    assert "stopped by SIGTERM" in output
+    assert not (tmp_path / "run" / "results.json").exists()
+    done = program("--mode=evaluate", workdir)
+    assert done.returncode == 0, done.stderr
+    assert "training has not finished" in done.stderr
+    assert results(tmp_path / "run")["training_finished"] is False
+
+
 def test_killed_while_it_trains_it_ends_with_the_same_bits(
     program, music_folder, tmp_path
 ):
@@ -144,6 +164,7 @@ def test_killed_while_it_trains_it_ends_with_the_same_bits(
     "flags, status, words",
     [
         (["--feature=spectogram"], 1, "did you mean spectrogram?"),
+        (["--feature="], 1, "--feature=: choose one of"),
         (["--dataset=spotify"], 1, "choose one of"),
         (["--fetaure=chroma"], 2, "feature"),
         (["--batch_size=many"], 2, "batch_size"),

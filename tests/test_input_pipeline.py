@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -152,6 +153,18 @@ def test_one_example_a_genre(opened, assignment):
     assert list(found) == ["a tones", "d sharp"]
     # A is pitch class 9, D sharp is 3.
     assert [image.mean(1).argmax() for image in found.values()] == [9, 3]
+
+
+def test_a_shard_that_was_cut_off_is_noticed(opened, tmp_path):
+    copy = tmp_path / "chroma"
+    shutil.copytree(opened.folder, copy)
+    shard = next(copy.glob("*.tfrecord-00001-*"))
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"its shards have \d+ bytes where \d+"):
+        input_pipeline.open_prepared(copy)
+    shard.unlink()
+    with pytest.raises(UserError, match="its shards have"):
+        input_pipeline.open_prepared(copy)
 
 
 def test_a_folder_that_is_not_finished_says_what_to_do(tmp_path):

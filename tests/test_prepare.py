@@ -85,6 +85,38 @@ def test_a_finished_folder_is_not_computed_again(prepared, music_folder):
     assert before == {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
 
 
+def test_a_finished_folder_is_used_without_writing_to_it(
+    prepared, music_folder, monkeypatch
+):
+    monkeypatch.setattr(prepare, "_writing_to", _die)
+    config = config_for(music_folder, prepared.parents[1])
+    assert prepare.prepare(config) == prepared
+
+
+def test_a_mended_file_is_read_again(own_music, tmp_path):
+    path = own_music / "a tones" / "track 1.wav"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    config = config_for(own_music, tmp_path / "f")
+    with pytest.raises(UserError, match="cannot be read"):
+        prepare.prepare(config)
+    path.write_bytes(whole)
+    folder = prepare.prepare(config)
+    assert set(input_pipeline.open_prepared(folder).segment_counts.values()) == {2}
+
+
+def test_an_interrupted_overwrite_keeps_no_shard_of_before(own_music, tmp_path):
+    config = config_for(own_music, tmp_path / "f")
+    folder = prepare.prepare(config)
+    for name in ("dataset_info.json", "spec.json"):
+        (folder / name).unlink()
+    shard = next(folder.glob("*.tfrecord-00000-*"))
+    expected = shard.read_bytes()
+    shard.write_bytes(b"of other music")
+    prepare.prepare(config)
+    assert shard.read_bytes() == expected
+
+
 class Killed(BaseException):
     """Stands in for a signal: nothing in the program catches it."""
 

@@ -7,6 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from conftest import write_music_folder
 
 from mgr_jax import input_pipeline, prepare, steps, train
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
@@ -158,6 +159,48 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(
     assert int(saved(pathlib.Path(config.workdir), NEWEST)["step"]) == 9
     assert_same_run(train.train(config, folder), whole_run)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("step, said", [(9, "after epoch 2"), (19, "after epoch 4")])
+def test_a_signal_at_an_epochs_last_batch_keeps_the_epochs_outcome(
+    config, folder, whole_run, monkeypatch, capsys, step, said
+):
+    """An epoch has 5 batches, the run 4 epochs."""
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        interrupt_at(patched, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        train.train(config, folder)
+    assert said in capsys.readouterr().out
+    assert_same_run(train.train(config, folder), whole_run)
+
+
+def test_a_run_does_not_go_on_with_other_data(config, folder, tmp_path):
+    train.train(dataclasses.replace(config, num_epochs=1), folder)
+    other = write_music_folder(tmp_path / "my music", tracks_per_genre=9)
+    elsewhere = dataclasses.replace(
+        config, num_epochs=1, data_dir=str(other), features_dir=str(tmp_path / "f")
+    )
+    with pytest.raises(UserError, match=r"was trained on other data.*--overwrite"):
+        train.train(elsewhere, prepare.prepare(elsewhere))
+    found = json.loads((pathlib.Path(config.workdir) / "config.json").read_text())
+    assert found["data_dir"] == config.data_dir
+
+
+def test_overwrite_deletes_the_run_and_nothing_else(config, folder):
+    short = dataclasses.replace(config, num_epochs=1)
+    workdir = train.train(short, folder)
+    (workdir / "song.wav").write_text("mine")
+    train.train(dataclasses.replace(short, seed=1, overwrite=True), folder)
+    assert (workdir / "song.wav").read_text() == "mine"
+    assert Checkpoints(workdir).about(NEWEST)["config"]["seed"] == 1
+
+
+def test_overwrite_touches_no_folder_whose_config_is_not_a_runs(config, folder):
+    workdir = pathlib.Path(config.workdir)
+    (workdir / "figures").mkdir(parents=True)
+    (workdir / "config.json").write_text('{"some": "thing else"}')
+    with pytest.raises(UserError, match=r"not a config\.json of this program"):
+        train.train(dataclasses.replace(config, overwrite=True), folder)
+    assert (workdir / "figures").is_dir()
 
 
 def test_a_finished_run_is_not_trained_again(whole_run, folder, capsys):

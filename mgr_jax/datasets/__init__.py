@@ -4,6 +4,7 @@ A Config enters; checked and sorted tracks leave. prepare and main call it.
 """
 
 import collections
+import dataclasses
 import re
 
 from mgr_jax.config import Config, UserError, check_choices
@@ -30,7 +31,12 @@ def load_tracks(config: Config) -> list[Track]:
       UserError: the data are missing, or no such list can be made of them.
     """
     check_choices(config, {"dataset": DATASETS})
-    tracks = sorted(DATASETS[config.dataset].load(config), key=lambda track: track.id)
+    # TFDS keeps labels without the space around them.
+    tracks = [
+        dataclasses.replace(track, genre=track.genre.strip())
+        for track in DATASETS[config.dataset].load(config)
+    ]
+    tracks.sort(key=lambda track: track.id)
     counts = collections.Counter(track.id for track in tracks)
     twice = [track_id for track_id, count in counts.items() if count > 1]
     if twice:
@@ -52,12 +58,12 @@ def dataset_key(config: Config) -> str:
     """Name of the folder that the data set's features are stored under.
 
     It depends on all that changes which tracks there are: "gtzan", "fma_small",
-    "synth_160", "folder-my_music".
+    "synth_v2_160", "folder-my_music".
     """
     if config.dataset == "fma":
         return f"fma_{config.fma_subset}"
     if config.dataset == "folder":
         return "folder-" + re.sub(r"[^\w.-]+", "_", config.data_path.resolve().name)
     if config.dataset == "synth":
-        return f"synth_{config.synth_clips}"
+        return f"synth_v{synth.VERSION}_{config.synth_clips}"
     return config.dataset

@@ -1,0 +1,110 @@
+"""The folder of a run: what is in it, and whose it is.
+
+A config enters; a folder that belongs to that run leaves, made, checked or emptied.
+main opens it before anything costly is done; train and evaluate write into it.
+"""
+
+import pathlib
+import shutil
+
+from mgr_jax import config as config_lib
+from mgr_jax.config import Config, UserError
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+RESULTS_FILE = "results.json"
+PREDICTIONS_FILE = "predictions.csv"
+
+# All that the program puts there; the config goes last when a run is deleted, so that
+# a deletion that was interrupted is still known as this program's folder.
+_CONTENTS = (
+    "checkpoints",
+    "tensorboard",
+    "figures",
+    "report.html",
+    METRICS_FILE,
+    RESULTS_FILE,
+    PREDICTIONS_FILE,
+    CONFIG_FILE,
+)
+
+# What may change between the command that began a run and one that goes on with it.
+_MAY_CHANGE = (
+    "mode",
+    "data_dir",
+    "features_dir",
+    "workdir",
+    "overwrite",
+    "max_skipped",
+    "decode_threads",
+)
+
+
+def open_workdir(config: Config) -> pathlib.Path:
+    """Makes the run's folder, or finds it fit to go on in.
+
+    Args:
+      config: the run; its `overwrite` deletes what an earlier run left there, and
+        nothing else.
+
+    Returns:
+      The folder, which holds a config.json.
+
+    Raises:
+      UserError: it holds a run with other settings, or cannot be written.
+    """
+    workdir = config.run_path
+    path = workdir / CONFIG_FILE
+    try:
+        if path.exists():
+            saved = read_config(workdir)
+            if config.overwrite:
+                _delete_run(workdir)
+            else:
+                check_same_run(saved, config)
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_config(config)
+    except OSError as error:
+        raise UserError(
+            f"{workdir}: cannot be written ({error.strerror or error}); name another "
+            "--workdir"
+        ) from None
+    return workdir
+
+
+def write_config(config: Config) -> None:
+    """Writes the run's config.json, whole or not at all."""
+    config_lib.replace_text(config.run_path / CONFIG_FILE, config_lib.to_json(config))
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config of a run folder.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    path = workdir / CONFIG_FILE
+    try:
+        return config_lib.from_json(path.read_text())
+    except OSError:
+        raise UserError(
+            f"{workdir}: holds no run ({CONFIG_FILE} is missing); name the folder of "
+            "one with --workdir"
+        ) from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}; name another --workdir") from None
+
+
+def check_same_run(saved: Config, now: Config) -> None:
+    """Raises UserError where a run's settings are not those it was begun with."""
+    config_lib.check_same_run(saved, now, _MAY_CHANGE)
+
+
+def _delete_run(workdir: pathlib.Path) -> None:
+    for name in _CONTENTS:
+        path = workdir / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
