@@ -30,12 +30,22 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
+from mgr_jax.filterbanks import (
+    A0_HZ,
+    HZ_PER_BIN,
+    MEL_BANDS,
+    MFCC_COEFFICIENTS,
+    N_FFT,
+    TUNINGS,
+    chroma_filters,
+    dct_matrix,
+    hann_window,
+    mel_filters,
+    mel_frequencies_hz,
+)
 
-N_FFT = 2048
 HOP_LENGTH = 512  # tempogram, chroma, mel, mfcc; paper section 2.1
 SPECTROGRAM_HOP_LENGTH = N_FFT - 128  # frames overlap by 128; paper section 2.1
-MEL_BANDS = 128
-MFCC_COEFFICIENTS = 20
 TEMPOGRAM_WINDOW = 384
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
@@ -43,10 +53,6 @@ AMIN = 1e-10  # power below it counts as it: -100 dB
 ONSET_TOP_DB = 80
 _ONSET_FLOOR = 10 ** (-ONSET_TOP_DB / 10)
 
-# Chroma's tuning, in semitones off A440, is one of these.
-TUNINGS = np.linspace(-0.5, 0.5, 101)[:-1]
-_A0_HZ = 27.5
-_HZ_PER_BIN = SAMPLE_RATE_HZ / N_FFT
 _PEAK_BINS = np.arange(14, 372).reshape(-1, 2).T  # from 150 to 4000 Hz, in pairs
 _PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
 _TINY = np.finfo(np.float32).tiny
@@ -100,74 +106,6 @@ class Feature:
         """(bins, frames) that `fn` makes of `num_samples` samples."""
         frames = _num_frames(num_samples, self.hop_length, self.params["centered"])
         return self.bins, frames
-
-
-# Windows and filterbanks: numpy, computed once.
-
-
-@functools.cache
-def hann_window(length: int) -> np.ndarray:
-    """Periodic Hann window, float64 (length,); scipy.signal.get_window("hann")."""
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
-
-
-def mel_frequencies_hz() -> np.ndarray:
-    """Corners of the mel bands, (MEL_BANDS + 2,): band i peaks at value i + 1.
-
-    Slaney's scale: 200/3 Hz a mel up to 1 kHz, then 27 mel for a factor of 6.4.
-    Source: librosa.mel_frequencies, from 0 Hz to half the sampling rate.
-    """
-    mel_at_1_khz, mels_per_e = 15.0, 27 / np.log(6.4)
-    top = mel_at_1_khz + mels_per_e * np.log(SAMPLE_RATE_HZ / 2 / 1000)
-    mels = np.linspace(0, top, MEL_BANDS + 2)
-    above = 1000 * np.exp((mels - mel_at_1_khz) / mels_per_e)
-    return np.where(mels < mel_at_1_khz, mels * 200 / 3, above)
-
-
-@functools.cache
-def mel_filters() -> np.ndarray:
-    """Triangles of unit area over the corners, float32 (MEL_BANDS, 1025).
-
-    Source: librosa.filters.mel, its defaults.
-    """
-    corners = mel_frequencies_hz()[:, None]
-    low, peak, high = corners[:-2], corners[1:-1], corners[2:]
-    bins_hz = np.arange(N_FFT // 2 + 1) * _HZ_PER_BIN
-    rising, falling = (bins_hz - low) / (peak - low), (high - bins_hz) / (high - peak)
-    triangles = np.minimum(rising, falling).clip(0)
-    return (triangles * 2 / (high - low)).astype(np.float32)
-
-
-@functools.cache
-def chroma_filters() -> np.ndarray:
-    """What each bin gives each pitch class, float32 (len(TUNINGS), 12, 1025).
-
-    A Gaussian over the distance in semitones, of unit energy, weighted by another one
-    around the fifth octave. Source: librosa.filters.chroma, its defaults; Ellis,
-    "Chroma feature analysis and synthesis", 2007.
-    """
-    # One bin beyond the last, for the last one's width.
-    bins_hz = np.arange(1, N_FFT // 2 + 2) * _HZ_PER_BIN
-    pitch = 12 * np.log2(bins_hz / _A0_HZ) - TUNINGS[:, None]
-    # 0 Hz has no pitch: it is put 1.5 octaves below bin 1.
-    pitch = np.concatenate([pitch[:, :1] - 18, pitch], axis=1)
-    width = np.maximum(np.diff(pitch), 1)[:, None, :]
-    pitch = pitch[:, None, :-1]
-    from_a = np.arange(12)[:, None]
-    distance = np.mod(pitch - from_a + 6, 12) - 6
-    filters = np.exp(-0.5 * (2 * distance / width) ** 2)
-    filters /= np.linalg.norm(filters, axis=1, keepdims=True)
-    filters *= np.exp(-0.5 * ((pitch / 12 - 5) / 2) ** 2)
-    return np.roll(filters, -3, axis=1).astype(np.float32)  # from A to C first
-
-
-@functools.cache
-def dct_matrix() -> np.ndarray:
-    """Orthonormal DCT-II, float32 (MFCC_COEFFICIENTS, MEL_BANDS); scipy.fft.dct."""
-    order = np.arange(MFCC_COEFFICIENTS)[:, None]
-    matrix = np.cos(np.pi * order * (np.arange(MEL_BANDS) + 0.5) / MEL_BANDS)
-    scale = np.where(order == 0, 1, 2) / MEL_BANDS
-    return (matrix * np.sqrt(scale)).astype(np.float32)
 
 
 class _Device(NamedTuple):
@@ -445,9 +383,9 @@ def _peaks(power: jax.Array, device: _Device) -> tuple[jax.Array, jax.Array]:
     def at_peak(of_bins):  # (2, pairs) to (frames, pairs)
         return jnp.where(in_lower, *of_bins.astype(precise))
 
-    hz = to_float32((at_peak(_PEAK_BINS) + shift) * _HZ_PER_BIN).astype(precise)
-    ratio = to_float32(hz / _A0_HZ).astype(precise)
-    bin_ratio = _PEAK_BINS * _HZ_PER_BIN / _A0_HZ
+    hz = to_float32((at_peak(_PEAK_BINS) + shift) * HZ_PER_BIN).astype(precise)
+    ratio = to_float32(hz / A0_HZ).astype(precise)
+    bin_ratio = _PEAK_BINS * HZ_PER_BIN / A0_HZ
     octaves = at_peak(np.log2(bin_ratio)) + _log2_ratio(ratio, at_peak(bin_ratio))
     semitones = 12 * to_float32(octaves)
     offset = semitones - jnp.floor(semitones)
@@ -593,7 +531,7 @@ FEATURES: dict[str, Feature] = {
             "spectrogram",
             spectrogram,
             _params(SPECTROGRAM_HOP_LENGTH, centered=False, amin=AMIN),
-            Axis("Frequency", "Hz", np.arange(N_FFT // 2 + 1) * _HZ_PER_BIN),
+            Axis("Frequency", "Hz", np.arange(N_FFT // 2 + 1) * HZ_PER_BIN),
             "power (dB)",
         ),
         Feature(
