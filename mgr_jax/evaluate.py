@@ -63,28 +63,16 @@ def evaluate(config: Config) -> dict[str, Any]:
     if not progress["finished"]:
         warn(f"{workdir}: training has not finished; these are not its final results")
     results = {
-        "feature": config.feature,
-        "dataset": config.dataset,
-        "model": config.model,
-        "protocol": config.split,
-        "protocol_leaks": assignment.leaks,
-        "split_warnings": list(assignment.warnings),
-        "seed": config.seed,
-        "genres": list(prepared.genres),
+        **_about_run(config, prepared, assignment),
         "training_finished": progress["finished"],
         "best_epoch": best_epoch,
         "epochs_run": len(history),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        **_counts(assignment),
         **score(predictions, prepared.genres, seed=config.seed),
-        "versions": _versions(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "wall_s": {
             "train": progress["train_s"],
             "evaluate": round(time.monotonic() - started, 3),
         },
-        "command": config_lib.command(config),
-        "config": dataclasses.asdict(config),
     }
     replace_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     write_predictions_csv(workdir / PREDICTIONS_FILE, predictions, prepared.genres)
@@ -97,6 +85,27 @@ def evaluate(config: Config) -> dict[str, Any]:
     paths = [workdir / RESULTS_FILE, page, workdir / PREDICTIONS_FILE, *pictures]
     print(report.summary_table(results, paths), flush=True)
     return results
+
+
+def _about_run(
+    config: Config, prepared: Prepared, assignment: splits.Assignment
+) -> dict[str, Any]:
+    """What the numbers are of, and what made them."""
+    return {
+        "feature": config.feature,
+        "dataset": config.dataset,
+        "model": config.model,
+        "protocol": config.split,
+        "protocol_leaks": assignment.leaks,
+        "split_warnings": list(assignment.warnings),
+        "seed": config.seed,
+        "genres": list(prepared.genres),
+        **_counts(assignment),
+        "versions": _versions(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "command": config_lib.command(config),
+        "config": dataclasses.asdict(config),
+    }
 
 
 def _restore(

@@ -113,6 +113,7 @@ def prepare(config: Config) -> pathlib.Path:
     job = _job(config, folder, tracks)
     spec = _spec(job)
     if is_complete(folder) and _read_spec(folder) == spec:
+        print(f"the features are prepared: {folder}", flush=True)
         return folder
     with _writing_to(folder):
         _check_spec(folder, spec, overwrite=config.overwrite)
