@@ -67,6 +67,21 @@ class CNN(nn.Module):
 
     Fig. 1 of the paper did not survive; filters, kernels and pooling are ours.
 
+    The widths of 16, 32, 64 were chosen on 236 General-MIDI clips of 4 genres in FMA's
+    layout (official split, 235 validation segments, seed 0, 30 epochs). Cross entropy
+    and accuracy of validation segments at the best epoch, and parameters:
+
+    ============  ===================  ===================  ===================
+    widths        spectrogram          tempogram            chroma
+    ============  ===================  ===================  ===================
+    8, 16, 32     0.542  79.1 %   39k  0.840  60.0 %   56k  0.841  63.4 %   31k
+    16, 32, 64    0.497  78.7 %   90k  0.842  61.7 %  123k  0.717  71.9 %   73k
+    32, 64, 128   not measured         not measured         0.668  74.9 %  192k
+    ============  ===================  ===================  ===================
+
+    Wider gains on chroma, for three times the time. On one seed, differences of a few
+    percent prove nothing.
+
     Attributes:
       num_genres: number of outputs.
       reduction: strides and pooling.
