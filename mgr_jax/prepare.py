@@ -165,7 +165,8 @@ def _writing_to(folder: pathlib.Path) -> Iterator[None]:
     import filelock
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # The folder itself is made, and emptied, by the one that holds the lock.
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
         try:
             lock.acquire(timeout=0)
@@ -173,6 +174,7 @@ def _writing_to(folder: pathlib.Path) -> Iterator[None]:
             print(f"another process prepares {folder}; waiting for it", flush=True)
             lock.acquire()
         try:
+            folder.mkdir(exist_ok=True)
             for leftover in folder.glob(".writing-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
