@@ -3,7 +3,7 @@
 Tracks and their numbers of segments enter; the side of each segment leaves. A draw
 depends on the tracks and the seed alone, never on their order, nor (but for `segment`)
 on how many segments each has, so every feature of a data set gets the same split.
-input_pipeline and main call it.
+train calls it, and evaluate through train.
 """
 
 import collections
