@@ -1,10 +1,11 @@
-"""Samples to features: the paper's three, and the two that it argues against.
+"""Samples to features: the paper's three, the two that it argues against, loudness.
 
 Segments at 22 050 Hz enter, (..., samples); pictures leave, (..., bins, frames), both
 float32. FEATURES maps a name to its function, its parameters and its axes; prepare and
 predict compute with it, figures draw with it. The functions are pure JAX and import
 neither librosa nor TensorFlow, so that they run on a bare accelerator machine. librosa
 is their judge: the tests hold them equal to it, chroma's tuning estimate included.
+loudness, which librosa does not have, is judged by its standard's filters.
 
 Two measures make that hold to the last digit:
 
@@ -19,6 +20,7 @@ Two measures make that hold to the last digit:
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -33,6 +35,7 @@ from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 from mgr_jax.filterbanks import (
     A0_HZ,
     HZ_PER_BIN,
+    LOUDNESS_EDGES_HZ,
     MEL_BANDS,
     MFCC_COEFFICIENTS,
     N_FFT,
@@ -40,6 +43,7 @@ from mgr_jax.filterbanks import (
     chroma_filters,
     dct_matrix,
     hann_window,
+    loudness_filters,
     mel_filters,
     mel_frequencies_hz,
 )
@@ -47,6 +51,11 @@ from mgr_jax.filterbanks import (
 HOP_LENGTH = 512  # tempogram, chroma, mel, mfcc; paper section 2.1
 SPECTROGRAM_HOP_LENGTH = N_FFT - 128  # frames overlap by 128; paper section 2.1
 TEMPOGRAM_WINDOW = 384
+LOUDNESS_FRAME_HOP_LENGTH = SAMPLE_RATE_HZ // 50  # 20 ms
+LOUDNESS_BLOCK_FRAMES = 20  # 400 ms
+LOUDNESS_HOP_FRAMES = 5  # 100 ms
+LOUDNESS_HOP_LENGTH = LOUDNESS_HOP_FRAMES * LOUDNESS_FRAME_HOP_LENGTH
+LOUDNESS_BLOCK_SAMPLES = N_FFT + (LOUDNESS_BLOCK_FRAMES - 1) * LOUDNESS_FRAME_HOP_LENGTH
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 AMIN = 1e-10  # power below it counts as it: -100 dB
@@ -55,6 +64,7 @@ _ONSET_FLOOR = 10 ** (-ONSET_TOP_DB / 10)
 
 _PEAK_BINS = np.arange(14, 372).reshape(-1, 2).T  # from 150 to 4000 Hz, in pairs
 _PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
+_LUFS_OFFSET_DB = -0.691  # the standard's: cancels the K-weighting's gain at 997 Hz
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -84,6 +94,9 @@ class Feature:
       params: whatever changes the numbers. "version" goes up when the code does so.
       axis: the bins.
       value_label: the quantity and unit of the numbers themselves.
+      level: (bins,) the answer to gain: by how much each bin's numbers rise, in their
+        own units, when the samples become 1 dB louder. 1 for a power in dB, 0 for what
+        gain leaves alone. Powers that the floor of AMIN holds up do not follow it.
     """
 
     name: str
@@ -91,6 +104,7 @@ class Feature:
     params: Mapping[str, Any]
     axis: Axis
     value_label: str
+    level: np.ndarray
 
     @property
     def bins(self) -> int:
@@ -104,8 +118,9 @@ class Feature:
 
     def shape(self, num_samples: int = SEGMENT_SAMPLES) -> tuple[int, int]:
         """(bins, frames) that `fn` makes of `num_samples` samples."""
-        frames = _num_frames(num_samples, self.hop_length, self.params["centered"])
-        return self.bins, frames
+        window = self.params.get("block_samples", N_FFT)
+        centered = self.params["centered"]
+        return self.bins, _num_frames(num_samples, self.hop_length, centered, window)
 
 
 class _Device(NamedTuple):
@@ -131,11 +146,13 @@ _TPU = _Device(jnp.float32, frames_at_once=None)
 # The parts that features share. They take one segment: (samples,).
 
 
-def _num_frames(num_samples: int, hop_length: int, centered: bool) -> int:
-    shortest = 1 if centered else N_FFT
+def _num_frames(
+    num_samples: int, hop_length: int, centered: bool, window: int = N_FFT
+) -> int:
+    shortest = 1 if centered else window
     if num_samples < shortest:
         raise ValueError(f"{num_samples} samples are too few: need {shortest} or more")
-    return 1 + (num_samples - (0 if centered else N_FFT)) // hop_length
+    return 1 + (num_samples - (0 if centered else window)) // hop_length
 
 
 def _allow_float64(fn):
@@ -489,6 +506,47 @@ def mfcc(samples: jax.Array, device: _Device) -> jax.Array:
     return _matmul(mel_db, dct_matrix().T)
 
 
+# Loudness.
+
+
+@_feature
+def loudness(samples: jax.Array, device: _Device) -> jax.Array:
+    """Momentary loudness, in all and by band, and how it moves within its 400 ms.
+
+    Three rows for the total and for each of ten bands, every 100 ms:
+
+    * loudness in LUFS: a full-scale sine of 997 Hz reads -3.01.
+    * deviation in dB: standard deviation of the levels of the block's 20 frames.
+    * peak in dB: the loudest frame's level over the block's.
+
+    Source: ITU-R BS.1770-5, annex 1, up to its gating, which is left out: a block's
+    loudness is what EBU Tech 3341 calls momentary. The simplifications are these.
+
+    * One channel. The standard adds the powers of channels: two equal ones read 3.01 LU
+      more than their mean, which enters here.
+    * What lies above 11 025 Hz is not there to count.
+    * The K-weighting multiplies spectra instead of filtering samples. Tones from 35 Hz
+      up are right to 0.05 LU; below, where it takes 7 dB and more, they read too high,
+      by 0.4 LU at 25 Hz and 2 LU at 15 Hz. Over 50 real clips, that and the filters'
+      delay put the worst block off by 0.46 LU, and the worst clip's mean by 0.12.
+    * The squared windows of a block's frames add up to 400 ms, with soft edges of 93 ms
+      where the standard's are sharp.
+    """
+    count = _num_frames(
+        samples.size, LOUDNESS_HOP_LENGTH, centered=False, window=LOUDNESS_BLOCK_SAMPLES
+    )
+    power = _power_spectrum(samples, device, LOUDNESS_FRAME_HOP_LENGTH, centered=False)
+    mean_square = jnp.maximum(_matmul(power, loudness_filters().T), AMIN)
+
+    starts = np.arange(count, dtype=np.int32) * LOUDNESS_HOP_FRAMES
+    within = np.arange(LOUDNESS_BLOCK_FRAMES, dtype=np.int32)
+    block = mean_square[starts[:, None] + within]  # (blocks, frames, bands)
+    mean = block.mean(axis=1)
+    deviation = _decibels(block).std(axis=1)
+    peak = 10 * jnp.log10(block.max(axis=1) / mean)
+    return jnp.concatenate([_decibels(mean) + _LUFS_OFFSET_DB, deviation, peak], axis=1)
+
+
 # The registry: a new feature is one function above and one entry here.
 
 
@@ -508,6 +566,13 @@ def _beats_per_minute() -> np.ndarray:
         return 60 * SAMPLE_RATE_HZ / (HOP_LENGTH * np.arange(TEMPOGRAM_WINDOW))
 
 
+def _loudness_rows() -> list[str]:
+    edges = LOUDNESS_EDGES_HZ
+    bands = [f"{low}-{high} Hz" for low, high in itertools.pairwise(edges)]
+    kinds = ("loudness", "deviation", "peak")
+    return [f"{kind}, {band}" for kind in kinds for band in ["total", *bands]]
+
+
 _ONSETS = {"mel_bands": MEL_BANDS, "amin": AMIN, "top_db": ONSET_TOP_DB}
 
 FEATURES: dict[str, Feature] = {
@@ -519,6 +584,7 @@ FEATURES: dict[str, Feature] = {
             _params(window_frames=TEMPOGRAM_WINDOW, **_ONSETS),
             Axis("Tempo", "BPM", _beats_per_minute()),
             "autocorrelation (1 at lag 0)",
+            level=np.zeros(TEMPOGRAM_WINDOW),
         ),
         Feature(
             "chroma",
@@ -526,6 +592,7 @@ FEATURES: dict[str, Feature] = {
             _params(tuning="estimated per segment"),
             Axis("Pitch class", "pitch class", np.array(PITCH_CLASSES)),
             "energy (1 at the strongest)",
+            level=np.zeros(len(PITCH_CLASSES)),
         ),
         Feature(
             "spectrogram",
@@ -533,6 +600,7 @@ FEATURES: dict[str, Feature] = {
             _params(SPECTROGRAM_HOP_LENGTH, centered=False, amin=AMIN),
             Axis("Frequency", "Hz", np.arange(N_FFT // 2 + 1) * HZ_PER_BIN),
             "power (dB)",
+            level=np.ones(N_FFT // 2 + 1),
         ),
         Feature(
             "mel",
@@ -540,6 +608,7 @@ FEATURES: dict[str, Feature] = {
             _params(mel_bands=MEL_BANDS, amin=AMIN),
             Axis("Frequency", "Hz", mel_frequencies_hz()[1:-1]),
             "power (dB)",
+            level=np.ones(MEL_BANDS),
         ),
         Feature(
             "mfcc",
@@ -547,6 +616,24 @@ FEATURES: dict[str, Feature] = {
             _params(mel_bands=MEL_BANDS, amin=AMIN, coefficients=MFCC_COEFFICIENTS),
             Axis("Coefficient", "", np.arange(MFCC_COEFFICIENTS)),
             "cepstral coefficient (dB)",
+            # The first one is the sum of the bands' levels over their number's root.
+            level=math.sqrt(MEL_BANDS) * np.eye(MFCC_COEFFICIENTS)[0],
+        ),
+        Feature(
+            "loudness",
+            loudness,
+            _params(
+                LOUDNESS_HOP_LENGTH,
+                centered=False,
+                block_samples=LOUDNESS_BLOCK_SAMPLES,
+                frame_hop_length=LOUDNESS_FRAME_HOP_LENGTH,
+                weighting="K, ITU-R BS.1770-5",
+                band_edges_hz=list(LOUDNESS_EDGES_HZ),
+                amin=AMIN,
+            ),
+            Axis("Statistic by band", "", np.array(_loudness_rows())),
+            "loudness (LUFS), deviation and peak (dB)",
+            level=np.repeat([1.0, 0.0, 0.0], len(LOUDNESS_EDGES_HZ)),
         ),
     )
 }

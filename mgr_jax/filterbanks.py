@@ -1,7 +1,8 @@
 """Windows, filterbanks and transforms that features are built from, as constants.
 
 Nothing enters; numpy arrays leave, computed once from their definitions. features
-multiplies by them. The tests hold them equal to librosa's and scipy's.
+multiplies by them. The tests hold them equal to librosa's and scipy's, and loudness's
+to the standard's own filters.
 """
 
 import functools
@@ -16,6 +17,25 @@ MFCC_COEFFICIENTS = 20
 
 HZ_PER_BIN = SAMPLE_RATE_HZ / N_FFT
 A0_HZ = 27.5
+
+# Loudness's bands: steps of about 3.6 on the scale of ERB numbers, on which the bands
+# of hearing are equally wide, in round numbers. Source: Glasberg and Moore, "Derivation
+# of auditory filter shapes from notched-noise data", 1990.
+LOUDNESS_EDGES_HZ = (0, 110, 270, 500, 850, 1400, 2150, 3250, 4950, 7400, 11_025)
+
+# Two filters in a row, (b0, b1, b2) and (a0, a1, a2) of each, at 48 kHz: the head's
+# high shelf, then a high-pass. Source: ITU-R BS.1770-5, annex 1, tables 1 and 2.
+K_WEIGHTING_RATE_HZ = 48_000
+K_WEIGHTING = (
+    (
+        (1.53512485958697, -2.69169618940638, 1.19839281085285),
+        (1.0, -1.69065929318241, 0.73248077421585),
+    ),
+    (
+        (1.0, -2.0, 1.0),
+        (1.0, -1.99004745483398, 0.99007225036621),
+    ),
+)
 
 # Chroma's tuning, in semitones off A440, is one of these.
 TUNINGS = np.linspace(-0.5, 0.5, 101)[:-1]
@@ -84,3 +104,34 @@ def dct_matrix() -> np.ndarray:
     matrix = np.cos(np.pi * order * (np.arange(MEL_BANDS) + 0.5) / MEL_BANDS)
     scale = np.where(order == 0, 1, 2) / MEL_BANDS
     return (matrix * np.sqrt(scale)).astype(np.float32)
+
+
+def k_weighting(hz: np.ndarray) -> np.ndarray:
+    """Gain in power of the K-weighting at frequencies in Hz, of the same shape.
+
+    Source: ITU-R BS.1770-5, annex 1.
+    """
+    delay = np.exp(-2j * np.pi * np.asarray(hz) / K_WEIGHTING_RATE_HZ)
+    gain = np.ones(delay.shape)
+    for (b0, b1, b2), (a0, a1, a2) in K_WEIGHTING:
+        above, below = b0 + delay * (b1 + delay * b2), a0 + delay * (a1 + delay * a2)
+        gain = gain * np.abs(above / below) ** 2
+    return gain
+
+
+@functools.cache
+def loudness_filters() -> np.ndarray:
+    """What each bin adds to a frame's K-weighted mean square, float32 (11, 1025).
+
+    The first row takes the whole spectrum, the others a band of LOUDNESS_EDGES_HZ each:
+    bins from its lower edge on, up to its upper edge. They add up to the first.
+    """
+    bins_hz = np.arange(N_FFT // 2 + 1) * HZ_PER_BIN
+    # All bins but the first and the last stand for a negative frequency as well.
+    sides = np.full(len(bins_hz), 2.0)
+    sides[[0, -1]] = 1
+    window_energy = (hann_window(N_FFT) ** 2).sum()
+    weights = sides * k_weighting(bins_hz) / (N_FFT * window_energy)
+    band = np.searchsorted(LOUDNESS_EDGES_HZ[1:-1], bins_hz, side="right")
+    in_band = band == np.arange(len(LOUDNESS_EDGES_HZ) - 1)[:, None]
+    return np.vstack([weights, in_band * weights]).astype(np.float32)
