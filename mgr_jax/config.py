@@ -56,8 +56,8 @@ class Config:
     mode: str = _field("train_and_evaluate", "What to do: {choices}. train prepares what is missing; evaluate needs only --workdir.")
     feature: str = _field("spectrogram", "What the network sees: {choices}.")
     dataset: str = _field("synth", "Where the tracks come from: {choices}. folder takes your own ROOT/LABEL/**/*.mp3; synth needs no data.")
-    model: str = _field("cnn", "The network: {choices}.")
-    split: str = _field("", "How tracks are divided into training, validation and test: {choices}. Default: filtered for gtzan, official for fma, track for the others.")
+    model: str = _field("cnn", "What learns: {choices}. svm is a baseline on each bin's mean and deviation.")
+    split: str = _field("", "How tracks are divided into training, validation and test: {choices}. Default: filtered for gtzan, official for fma, filtered+official for gtzan+fma, track for the others.")
     seed: int = _field(0, "Seeds the split, the initial weights, the order and the dropout.", low=0, high=2**31 - 1)
 
     # Where things are.
@@ -85,12 +85,13 @@ class Config:
     weight_decay: float = _field(1e-2, "AdamW's decoupled weight decay, on kernels only.", low=0)
     label_smoothing: float = _field(0.1, "Share of the target spread evenly over all genres.", low=0, high=0.99)
     dropout: float = _field(0.5, "Share of units dropped before the dense and before the output layer.", low=0, high=0.99)
+    random_gain_db: float = _field(0.0, "Turn each training segment up or down by up to this many dB, drawn anew each time.", low=0, high=60)
     patience: int = _field(15, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
     shuffle_buffer_mb: int = _field(4096, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size.", low=1)
 
-    # The network.
+    # The networks.
     widths: tuple[int, ...] = _field((16, 32, 64), "Filters of the three convolutional blocks.", low=1)
-    hidden_units: int = _field(64, "Units of the fully connected layer.", low=1)
+    hidden_units: int = _field(64, "Units of the fully connected layer, or of crnn's LSTM.", low=1)
     # fmt: on
 
     def __post_init__(self):
@@ -129,7 +130,7 @@ class Config:
     def run_name(self) -> str:
         """Name of the run's folder where --workdir is not given."""
         dataset = self.dataset
-        if dataset == "fma":
+        if dataset in ("fma", "gtzan+fma"):
             dataset += f"_{self.fma_subset}"
         return f"{dataset}-{self.feature}-{self.model}-{self.split}-seed{self.seed}"
 
@@ -206,8 +207,18 @@ def command(config: Config) -> str:
     return " ".join(words)
 
 
-def define_flags(choices: Mapping[str, Iterable[str]], flag_values: Any) -> None:
-    """Defines one flag a field in absl's `flag_values`; `choices` completes its help."""
+def define_flags(
+    choices: Mapping[str, Iterable[str]],
+    flag_values: Any,
+    leave_out: Iterable[str] = (),
+) -> None:
+    """Defines one flag a field in absl's `flag_values`.
+
+    Args:
+      choices: field to the values that its help names.
+      flag_values: absl's FLAGS.
+      leave_out: fields that get no flag.
+    """
     from absl import flags
 
     kinds = {
@@ -218,6 +229,8 @@ def define_flags(choices: Mapping[str, Iterable[str]], flag_values: Any) -> None
         tuple: flags.DEFINE_list,
     }
     for field in dataclasses.fields(Config):
+        if field.name in leave_out:
+            continue
         known = ", ".join(choices.get(field.name, ()))
         help = field.metadata["help"].replace("{choices}", known)
         default = field.default
@@ -237,6 +250,8 @@ def from_flags(flag_values: Any, base: Config | None = None) -> Config:
     """
     given = {}
     for field in dataclasses.fields(Config):
+        if field.name not in flag_values:
+            continue
         flag = flag_values[field.name]
         if base is None or flag.present:
             given[field.name] = _typed(field, flag.value)

@@ -6,18 +6,19 @@ The test set is read here alone, once training has chosen its checkpoint. main c
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
-import pathlib
 import platform
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from mgr_jax import baselines, figures, input_pipeline, report, splits, steps
 from mgr_jax import config as config_lib
-from mgr_jax import figures, input_pipeline, report, splits, steps
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
 from mgr_jax.config import Config, UserError, replace_text, warn
 from mgr_jax.features import FEATURES
@@ -57,17 +58,18 @@ def evaluate(config: Config) -> dict[str, Any]:
     workdir = config.run_path
     prepared = input_pipeline.open_prepared(input_pipeline.prepared_folder(config))
     assignment = assignment_for(config, prepared)
-    state, best_epoch, progress = _restore(config, workdir, prepared)
-    predictions = _predict(config, prepared, assignment, state)
+    model = restore(config, prepared)
+    progress = model.progress
+    predictions = _predict(config, prepared, assignment, model)
     history = progress["history"]
     if not progress["finished"]:
         warn(f"{workdir}: training has not finished; these are not its final results")
     results = {
         **_about_run(config, prepared, assignment),
         "training_finished": progress["finished"],
-        "best_epoch": best_epoch,
+        "best_epoch": model.best_epoch,
         "epochs_run": len(history),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "parameters": model.parameters,
         **score(predictions, prepared.genres, seed=config.seed),
         "wall_s": {
             "train": progress["train_s"],
@@ -108,10 +110,37 @@ def _about_run(
     }
 
 
-def _restore(
-    config: Config, workdir: pathlib.Path, prepared: Prepared
-) -> tuple[steps.TrainState, int, dict[str, Any]]:
-    """The best checkpoint's state and epoch, and how far the run has come."""
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A run's best model, ready to answer.
+
+    Attributes:
+      predict: masked batches to their rows with "probabilities", padding left out (see
+        `steps.probabilities`).
+      batch_size: rows a batch.
+      parameters: numbers that training found.
+      progress: how far the run has come, as train keeps it.
+      best_epoch: the model's epoch; None for one that has none.
+    """
+
+    predict: Callable[[Iterable[steps.Batch]], dict[str, np.ndarray]]
+    batch_size: int
+    parameters: int
+    progress: dict[str, Any]
+    best_epoch: int | None
+
+
+def restore(config: Config, prepared: Prepared) -> Restored:
+    """Restores the best checkpoint of a run.
+
+    Args:
+      config: the run's own.
+      prepared: the features that it was trained on.
+
+    Raises:
+      UserError: there is no checkpoint, or it was trained on other features.
+    """
+    workdir = config.run_path
     checkpoints = Checkpoints(workdir)
     about = checkpoints.about(BEST)
     if about is None:
@@ -124,6 +153,31 @@ def _restore(
             f"{workdir}: was trained on other features than {prepared.folder} "
             "holds; name the folder that it was trained on with --features_dir"
         )
+    if config.model in baselines.BASELINES:
+        svm = baselines.restore(checkpoints, about)
+        predict = functools.partial(baselines.predict, svm)
+        parameters = sum(value.size for value in svm.values())
+    else:
+        state = _restore_state(config, prepared, checkpoints)
+        step = steps.data_parallel(steps.eval_step)
+        predict = functools.partial(steps.probabilities, step, state)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    # A kill between the two saves of a first epoch leaves the best alone.
+    newest = checkpoints.about(NEWEST) or about
+    checkpoints.close()
+    devices = jax.local_device_count()
+    return Restored(
+        predict=predict,
+        batch_size=max(config.batch_size // devices, 1) * devices,
+        parameters=parameters,
+        progress=newest["progress"],
+        best_epoch=about["progress"]["best_epoch"],
+    )
+
+
+def _restore_state(
+    config: Config, prepared: Prepared, checkpoints: Checkpoints
+) -> steps.TrainState:
     bins = prepared.shape[0]
     blank = (np.zeros((bins, 1), np.float32), np.ones((bins, 1), np.float32))
     like = steps.create_state(
@@ -134,29 +188,19 @@ def _restore(
         total_steps=1,
         steps_per_epoch=1,
     )
-    state = checkpoints.restore(BEST, like)
-    # A kill between the two saves of a first epoch leaves the best alone.
-    newest = checkpoints.about(NEWEST) or about
-    checkpoints.close()
-    return state, about["progress"]["best_epoch"], newest["progress"]
+    return checkpoints.restore(BEST, like)
 
 
 def _predict(
     config: Config,
     prepared: Prepared,
     assignment: splits.Assignment,
-    state: steps.TrainState,
+    model: Restored,
 ) -> Predictions:
     side = input_pipeline.load_side(prepared, assignment, "test")
     if not side.size:
         raise UserError(f"--split={config.split}: no segment is left for the test set")
-    devices = jax.local_device_count()
-    batch_size = max(config.batch_size // devices, 1) * devices
-    rows = steps.probabilities(
-        steps.data_parallel(steps.eval_step),
-        state,
-        input_pipeline.evaluation_batches(side, batch_size),
-    )
+    rows = model.predict(input_pipeline.evaluation_batches(side, model.batch_size))
     ids = np.array([track.id for track in prepared.tracks])
     return Predictions(
         track_ids=ids[rows["track"]],

@@ -28,6 +28,8 @@ TFDS_SPLIT = "segments"
 Batch = dict[str, np.ndarray]
 
 _TRACK_COLUMNS = ("track_id", "genre", "artist", "segments")
+# Written only where a track has a source, so that other data sets' files do without.
+_SOURCE_COLUMNS = ("source", "source_genre")
 _FIXED_PREFIX = "split:"
 
 
@@ -107,14 +109,16 @@ def write_tracks(
 ) -> None:
     """Writes the list of tracks that splits are drawn from, without their paths."""
     protocols = sorted({name for track in tracks for name in track.fixed_sides})
+    columns = _SOURCE_COLUMNS if any(track.source for track in tracks) else ()
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow([*_TRACK_COLUMNS, *(_FIXED_PREFIX + name for name in protocols)])
+        fixed = [_FIXED_PREFIX + name for name in protocols]
+        rows.writerow([*_TRACK_COLUMNS, *columns, *fixed])
         for track in tracks:
+            about = [track.id, track.genre, track.artist, counts[track.id]]
+            source = [getattr(track, column) for column in columns]
             sides = [track.fixed_sides.get(name, "") for name in protocols]
-            rows.writerow(
-                [track.id, track.genre, track.artist, counts[track.id], *sides]
-            )
+            rows.writerow([*about, *source, *sides])
 
 
 def read_tracks(path: pathlib.Path) -> tuple[tuple[Track, ...], dict[str, int]]:
@@ -134,6 +138,8 @@ def read_tracks(path: pathlib.Path) -> tuple[tuple[Track, ...], dict[str, int]]:
                     genre=row["genre"],
                     artist=row["artist"],
                     fixed_sides=sides,
+                    source=row.get("source", ""),
+                    source_genre=row.get("source_genre", ""),
                 )
             )
             counts[row["track_id"]] = int(row["segments"])

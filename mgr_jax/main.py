@@ -8,21 +8,14 @@ each mode is one call with it; all else can be imported without this module.
 """
 
 import dataclasses
-import os
 import pathlib
-import sys
-from collections.abc import Sequence
-from typing import NoReturn
 
-# TensorFlow only reads data here; its start-up notes would drown the program's words.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+from absl import flags
 
-from absl import app, flags, logging
-
+from mgr_jax import cli, workdir
 from mgr_jax import config as config_lib
-from mgr_jax import workdir
-from mgr_jax.config import Config, UserError
+from mgr_jax.baselines import BASELINES
+from mgr_jax.config import Config
 from mgr_jax.datasets import DATASETS
 from mgr_jax.features import FEATURES
 from mgr_jax.models import MODELS
@@ -32,7 +25,7 @@ CHOICES = {
     "mode": config_lib.MODES,
     "feature": FEATURES,
     "dataset": DATASETS,
-    "model": MODELS,
+    "model": (*MODELS, *BASELINES),
     "split": PROTOCOLS,
     "fma_subset": config_lib.FMA_SUBSETS,
 }
@@ -40,7 +33,7 @@ CHOICES = {
 
 def run(config: Config) -> None:
     """Does what a complete config says."""
-    from mgr_jax import evaluate, prepare, train
+    from mgr_jax import baselines, evaluate, prepare, train
 
     if config.mode == "evaluate":
         evaluate.evaluate(config)
@@ -49,8 +42,9 @@ def run(config: Config) -> None:
         workdir.open_workdir(config)
     folder = prepare.prepare(config)
     if config.mode != "prepare":
+        fit = baselines.fit if config.model in baselines.BASELINES else train.train
         # What --overwrite had to delete is gone by now.
-        train.train(dataclasses.replace(config, overwrite=False), folder)
+        fit(dataclasses.replace(config, overwrite=False), folder)
     if config.mode == "train_and_evaluate":
         evaluate.evaluate(config)
 
@@ -79,35 +73,12 @@ def _of_run(flag_values: flags.FlagValues, folder: pathlib.Path) -> Config:
     return dataclasses.replace(config, workdir=str(folder.absolute()))
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs what the flags say; a user's mistake ends it with one line."""
-    try:
-        if len(argv) > 1:
-            raise UserError(f"{argv[1]}: flags are written --name=value; see --help")
-        run(configure(flags.FLAGS))
-    except UserError as error:
-        _fail(error, status=1)
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror or error}", status=1)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on", status=130)
-
-
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags as absl does, with one line for a flag that is not one."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        _fail(f"{error}; see --help", status=2)
-
-
-def _fail(message: object, status: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)
+def main() -> None:
+    """Runs what the flags say."""
+    run(configure(flags.FLAGS))
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.ERROR)
     config_lib.define_flags(CHOICES, flags.FLAGS)
     flags.adopt_module_key_flags(config_lib)
-    app.run(main, flags_parser=parse)
+    cli.start(main)

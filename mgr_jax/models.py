@@ -31,20 +31,23 @@ class Reduction:
     pools: tuple[tuple[int, int], tuple[int, int]]
 
 
-def reduction_for(shape: tuple[int, int]) -> Reduction:
+def reduction_for(
+    shape: tuple[int, int], target: tuple[int, int] = (16, 7)
+) -> Reduction:
     """Fits strides and pooling to a feature's shape.
 
     A long axis is stepped over by the first convolution, so that the costly full
-    resolution is never stored; then pooling leaves about 16 bins (all 12 of chroma) and
-    7 frames.
+    resolution is never stored; pooling does the rest. Chroma keeps its 12 bins.
 
     Args:
       shape: (bins, frames).
+      target: about how many (bins, frames) to leave: at least so many of an axis that
+        has them.
 
     Returns:
       The reduction; its product along an axis never exceeds that axis.
     """
-    bins, frames = _factors(shape[0], 16), _factors(shape[1], 7)
+    bins, frames = map(_factors, shape, target)
     return Reduction(
         stride=(bins[0], frames[0]),
         pools=((bins[1], frames[1]), (bins[2], frames[2])),
@@ -109,31 +112,93 @@ class CNN(nn.Module):
         Returns:
           (batch, genres) float32.
         """
-        stride = self.reduction.stride
-        first_kernel = tuple(max(3, 2 * step) for step in stride)
-        for block, width in enumerate(self.widths):
-            x = nn.Conv(
-                width,
-                kernel_size=first_kernel if block == 0 else (3, 3),
-                strides=stride if block == 0 else (1, 1),
-                use_bias=False,
-            )(x)
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=BATCH_NORM_MOMENTUM,
-                axis_name=self.axis_name,
-            )(x)
-            if block < len(self.reduction.pools):
-                x = max_pool(x, self.reduction.pools[block])
-            x = nn.relu(x)
-        x = self._drop(x.mean(axis=2).reshape(x.shape[0], -1), train)
+        x = _conv_blocks(x, self.reduction, self.widths, self.axis_name, train)
+        x = _dropped(self, x.mean(axis=2).reshape(x.shape[0], -1), train)
         x = nn.relu(nn.Dense(self.hidden_units)(x))
-        return nn.Dense(self.num_genres)(self._drop(x, train))
+        return nn.Dense(self.num_genres)(_dropped(self, x, train))
 
-    def _drop(self, x: jax.Array, train: bool) -> jax.Array:
-        if not train or not self.dropout:
-            return x
-        return drop_units(x, self.dropout, self.make_rng("dropout"), self.axis_name)
+
+class CRNN(nn.Module):
+    """Convolutions, then an LSTM over time: the paper's future work, its section 4.
+
+    The blocks are the CNN's, but pooling leaves some 27 to 54 frames of 5 s; the LSTM
+    reads them in order, and the mean of its outputs goes to the output layer.
+
+    Attributes:
+      num_genres: number of outputs.
+      reduction: strides and pooling.
+      widths: filters of the three blocks.
+      hidden_units: units of the LSTM.
+      dropout: share dropped in training of what the output layer sees.
+      axis_name: name of the device axis in a pmapped step, None outside of one.
+    """
+
+    num_genres: int
+    reduction: Reduction
+    widths: tuple[int, ...]
+    hidden_units: int
+    dropout: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Computes logits.
+
+        Args:
+          x: (batch, bins, frames, 1) normalised features.
+          train: whether to drop units and to use the batch's own statistics.
+
+        Returns:
+          (batch, genres) float32.
+        """
+        x = _conv_blocks(x, self.reduction, self.widths, self.axis_name, train)
+        x = x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+        x = nn.RNN(nn.OptimizedLSTMCell(self.hidden_units))(x).mean(axis=1)
+        return nn.Dense(self.num_genres)(_dropped(self, x, train))
+
+
+def _conv_blocks(
+    x: jax.Array,
+    reduction: Reduction,
+    widths: tuple[int, ...],
+    axis_name: str | None,
+    train: bool,
+) -> jax.Array:
+    """Convolution, BatchNorm, max pooling, ReLU, once a width; inside a module.
+
+    Args:
+      x: (batch, bins, frames, channels).
+      reduction: stride of the first convolution, pooling after the first two blocks.
+      widths: filters of each block.
+      axis_name: the device axis that BatchNorm averages over.
+      train: whether BatchNorm uses the batch's own statistics.
+
+    Returns:
+      (batch, fewer bins, fewer frames, widths[-1]).
+    """
+    first_kernel = tuple(max(3, 2 * step) for step in reduction.stride)
+    for block, width in enumerate(widths):
+        x = nn.Conv(
+            width,
+            kernel_size=first_kernel if block == 0 else (3, 3),
+            strides=reduction.stride if block == 0 else (1, 1),
+            use_bias=False,
+        )(x)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=BATCH_NORM_MOMENTUM,
+            axis_name=axis_name,
+        )(x)
+        if block < len(reduction.pools):
+            x = max_pool(x, reduction.pools[block])
+        x = nn.relu(x)
+    return x
+
+
+def _dropped(module: CNN | CRNN, x: jax.Array, train: bool) -> jax.Array:
+    if not train or not module.dropout:
+        return x
+    return drop_units(x, module.dropout, module.make_rng("dropout"), module.axis_name)
 
 
 def max_pool(x: jax.Array, window: tuple[int, int]) -> jax.Array:
@@ -156,6 +221,23 @@ def max_pool(x: jax.Array, window: tuple[int, int]) -> jax.Array:
     return x.max(axis=(2, 4))
 
 
+def row_keys(key: jax.Array, rows: int, axis_name: str | None) -> jax.Array:
+    """A random key for each row of a batch, however it is spread over devices.
+
+    Args:
+      key: the step's random key, the same on all devices.
+      rows: this device's share of the batch.
+      axis_name: the device axis, None for one device.
+
+    Returns:
+      (rows,) keys; row k of the whole batch always gets the same one.
+    """
+    numbers = jnp.arange(rows)
+    if axis_name is not None:
+        numbers = numbers + jax.lax.axis_index(axis_name) * rows
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+
+
 def drop_units(
     x: jax.Array, rate: float, key: jax.Array, axis_name: str | None
 ) -> jax.Array:
@@ -170,30 +252,33 @@ def drop_units(
     Returns:
       x with its kept units scaled by 1 / (1 - rate).
     """
-    rows = jnp.arange(x.shape[0])
-    if axis_name is not None:
-        rows = rows + jax.lax.axis_index(axis_name) * x.shape[0]
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+    keys = row_keys(key, x.shape[0], axis_name)
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)
 
 
-def cnn(config: Config, num_genres: int, shape: tuple[int, int], axis_name: str | None):
-    """`CNN` with the config's widths, its reduction fitted to (bins, frames)."""
-    return CNN(
-        num_genres=num_genres,
-        reduction=reduction_for(shape),
-        widths=config.widths,
-        hidden_units=config.hidden_units,
-        dropout=config.dropout,
-        axis_name=axis_name,
-    )
-
-
 Builder = Callable[[Config, int, tuple[int, int], str | None], nn.Module]
 
+
+def _builder(module: type[nn.Module], target: tuple[int, int]) -> Builder:
+    """Sizes a module by the config, its reduction fitted to (bins, frames)."""
+
+    def build_module(config, num_genres, shape, axis_name):
+        return module(
+            num_genres=num_genres,
+            reduction=reduction_for(shape, target),
+            widths=config.widths,
+            hidden_units=config.hidden_units,
+            dropout=config.dropout,
+            axis_name=axis_name,
+        )
+
+    return build_module
+
+
 MODELS: dict[str, Builder] = {
-    "cnn": cnn,
+    "cnn": _builder(CNN, target=(16, 7)),
+    "crnn": _builder(CRNN, target=(8, 27)),
 }
 
 

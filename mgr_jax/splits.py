@@ -3,6 +3,7 @@
 Tracks and their numbers of segments enter; the side of each segment leaves. A draw
 depends on the tracks and the seed alone, never on their order, nor (but for `segment`)
 on how many segments each has, so every feature of a data set gets the same split.
+Where a data set merges several, each source is drawn by itself, as it would be alone.
 train calls it, and evaluate through train.
 """
 
@@ -80,8 +81,8 @@ def assign(
         has none, takes no part.
       protocol: a name of `PROTOCOLS`.
       ratios: shares of training, validation and test, which sum to 1; the curated
-        protocols ("filtered", "official") take no notice of them.
-      seed: of the draw; the curated protocols draw nothing.
+        protocols (`CURATED`) take no notice of them.
+      seed: of the draw, the same for each source; the curated protocols draw nothing.
 
     Raises:
       UserError: the ratios are no shares, the data lack what the protocol needs, or
@@ -94,20 +95,41 @@ def assign(
     used.sort(key=lambda track: track.id)
     if not used:
         raise UserError(f"--split={protocol}: no track has a segment; prepare the data")
-    drawn = PROTOCOLS[protocol].draw(
-        used, segment_counts, np.asarray(ratios, float), np.random.default_rng(seed)
-    )
+    drawn = _draw_each_source(used, segment_counts, protocol, ratios, seed)
     wanted = [
         side
         for side, ratio in zip(SIDES, ratios, strict=True)
         if ratio > 0 or protocol in CURATED
     ]
     warnings = _check_sides(used, drawn, protocol, wanted)
+    warnings += _check_sources(used, drawn)
     sides = {track.id: () for track in tracks} | drawn
     assignment = Assignment(sides, warnings, PROTOCOLS[protocol].leaks)
     if all(track.artist for track in used) and not any(shared(assignment, used)):
         return dataclasses.replace(assignment, leaks="")
     return assignment
+
+
+def _draw_each_source(tracks, segment_counts, protocol, ratios, seed) -> Sides:
+    """Divides each source's tracks with a generator of its own, and under its own
+    genres, so that its part is what that data set alone would get.
+    """
+    parts = collections.defaultdict(list)
+    for track in tracks:
+        genre = track.source_genre or track.genre
+        parts[track.source].append(dataclasses.replace(track, genre=genre))
+    drawn = {}
+    for source, part in parts.items():
+        rng = np.random.default_rng(seed)
+        try:
+            drawn |= PROTOCOLS[protocol].draw(
+                part, segment_counts, np.asarray(ratios, float), rng
+            )
+        except UserError as error:
+            if not source:
+                raise
+            raise UserError(f"{error} (this is about {source}'s part)") from None
+    return drawn
 
 
 def shared(
@@ -164,6 +186,34 @@ def _check_sides(
         f"{'it is' if len(missing) == 1 else 'they are'} {consequence}"
         for side, consequence in consequences.items()
         if side in wanted and (missing := everything - genres[side])
+    )
+
+
+def _check_sources(tracks: Sequence[Track], drawn: Sides) -> tuple[str, ...]:
+    """Warns of genres that are learned from one of several sources alone.
+
+    Sources differ in their recording chain, sampling rate and codec, and such a genre
+    can be told by these.
+    """
+    sources_of = collections.defaultdict(set)
+    for track in tracks:
+        if "train" in drawn[track.id]:
+            sources_of[track.genre].add(track.source)
+    if len(set().union(*sources_of.values())) < 2:
+        return ()
+    alone = collections.defaultdict(list)
+    for genre, sources in sorted(sources_of.items()):
+        if len(sources) == 1:
+            alone[min(sources)].append(genre)
+    if not alone:
+        return ()
+    parts = " and ".join(
+        f"{', '.join(genres)} {'comes' if len(genres) == 1 else 'come'} from {source} "
+        "alone"
+        for source, genres in sorted(alone.items())
+    )
+    return (
+        f"in training, {parts}: a network may tell the source instead of the genre",
     )
 
 
@@ -357,8 +407,8 @@ def _cost(held: np.ndarray, totals: np.ndarray, ratios: np.ndarray) -> np.ndarra
     return off + missing + empty
 
 
-# The last two take a side for each track from the data set itself.
-CURATED = ("filtered", "official")
+# The last three take a side for each track from the data set itself.
+CURATED = ("filtered", "official", "filtered+official")
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -394,6 +444,12 @@ PROTOCOLS: dict[str, Protocol] = {
             "the split that FMA's metadata gives (set.split)",
             "",
             functools.partial(_curated, name="official"),
+        ),
+        Protocol(
+            "filtered+official",
+            "GTZAN's tracks by filtered and FMA's by official",
+            "",
+            functools.partial(_curated, name="filtered+official"),
         ),
     )
 }

@@ -18,6 +18,7 @@ import optax
 
 from mgr_jax import models
 from mgr_jax.config import Config
+from mgr_jax.features import FEATURES
 
 Batch = dict[str, np.ndarray]
 
@@ -38,6 +39,8 @@ class TrainState(flax.struct.PyTreeNode):
       optimizer: the gradient transformation.
       seed: the run's seed.
       label_smoothing: share of the target spread over all genres.
+      random_gain_db: each training segment's gain is drawn from -this to this.
+      level: units by which each bin rises per dB of gain.
       steps_per_epoch: after so many steps the sums begin anew.
     """
 
@@ -51,6 +54,8 @@ class TrainState(flax.struct.PyTreeNode):
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     seed: int = flax.struct.field(pytree_node=False)
     label_smoothing: float = flax.struct.field(pytree_node=False)
+    random_gain_db: float = flax.struct.field(pytree_node=False)
+    level: tuple[float, ...] = flax.struct.field(pytree_node=False)
     steps_per_epoch: int = flax.struct.field(pytree_node=False)
 
 
@@ -98,6 +103,8 @@ def create_state(
         optimizer=optimizer,
         seed=config.seed,
         label_smoothing=config.label_smoothing,
+        random_gain_db=config.random_gain_db,
+        level=tuple(FEATURES[config.feature].level.tolist()),
         steps_per_epoch=steps_per_epoch,
     )
     # Placed as a step returns it; placed otherwise, the first step would compile twice.
@@ -136,7 +143,7 @@ def train_step(state: TrainState, batch: Batch) -> TrainState:
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         logits, updates = state.apply_fn(
             {"params": params, "batch_stats": state.batch_stats},
-            normalise(state, batch["feature"]),
+            normalise(state, _at_random_gain(state, batch["feature"], key)),
             train=True,
             rngs={"dropout": key},
             mutable=["batch_stats"],
@@ -182,6 +189,18 @@ def normalise(state: TrainState, features: jax.Array) -> jax.Array:
     constants = state.normalisation
     scaled = (features.astype(jnp.float32) - constants["mean"]) / constants["deviation"]
     return scaled[..., None]
+
+
+def _at_random_gain(
+    state: TrainState, features: jax.Array, key: jax.Array
+) -> jax.Array:
+    """Features as if each row's audio had been turned up or down."""
+    most = state.random_gain_db
+    if not most or not any(state.level):
+        return features
+    keys = models.row_keys(jax.random.fold_in(key, 0), len(features), DEVICE_AXIS)
+    gains_db = jax.vmap(lambda k: jax.random.uniform(k, (1, 1), minval=-1))(keys) * most
+    return features + gains_db * jnp.asarray(state.level, jnp.float32)[:, None]
 
 
 def data_parallel(

@@ -23,6 +23,7 @@ from mgr_jax import config as config_lib
 from mgr_jax import input_pipeline, splits, steps, workdir
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
 from mgr_jax.config import Config, UserError
+from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared, Side
 
 _BAR_REFRESH_S = 0.5
@@ -105,7 +106,15 @@ def train(config: Config, folder: pathlib.Path) -> pathlib.Path:
     return run_folder
 
 
-def _begin(config: Config, run_folder: pathlib.Path, prepared: Prepared) -> _Run:
+def open_sides(config: Config, prepared: Prepared) -> dict[str, Side]:
+    """What a run trains and validates on; what its split leaks is said.
+
+    Returns:
+      Sides "train" and "validation", this host's share, neither of them empty.
+
+    Raises:
+      UserError: a side is empty.
+    """
     assignment = assignment_for(config, prepared)
     if assignment.leaks:
         config_lib.warn(f"--split={config.split} leaks: {assignment.leaks}")
@@ -122,6 +131,16 @@ def _begin(config: Config, run_folder: pathlib.Path, prepared: Prepared) -> _Run
                 f"--split={config.split}: no segment is left for {name}; choose "
                 "another --split or other --split_ratios"
             )
+    return sides
+
+
+def _begin(config: Config, run_folder: pathlib.Path, prepared: Prepared) -> _Run:
+    sides = open_sides(config, prepared)
+    if config.random_gain_db and not FEATURES[config.feature].level.any():
+        config_lib.warn(
+            f"--random_gain_db={config.random_gain_db:g}: changes nothing of "
+            f"--feature={config.feature}, which does not depend on gain"
+        )
     batch_size = _batch_size(config, sides["train"].size)
     return _Run(
         config=config,
@@ -360,15 +379,18 @@ def _save(run: _Run, kind: str, state: steps.TrainState, progress: Progress) -> 
     run.checkpoints.save(kind, int(state.step), state, about)
 
 
-def _about(run: _Run) -> dict[str, Any]:
-    """What has to travel with the weights for them to be used."""
+def about_data(config: Config, prepared: Prepared) -> dict[str, Any]:
+    """What has to travel with the weights for them to be used, as JSON can hold it."""
     return {
-        "genres": list(run.prepared.genres),
-        "shape": list(run.prepared.shape),
-        "feature_spec": dict(run.prepared.spec),
-        "batch_size": run.batch_size,
-        "config": json.loads(config_lib.to_json(run.config)),
+        "genres": list(prepared.genres),
+        "shape": list(prepared.shape),
+        "feature_spec": dict(prepared.spec),
+        "config": json.loads(config_lib.to_json(config)),
     }
+
+
+def _about(run: _Run) -> dict[str, Any]:
+    return about_data(run.config, run.prepared) | {"batch_size": run.batch_size}
 
 
 def _write_metrics(run: _Run, progress: Progress) -> None:

@@ -63,7 +63,7 @@ def test_every_data_set_names_itself_and_its_default_split():
 
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones():
-    assert "gtzan, fma, folder, synth" in error("gztan", "anywhere")
+    assert "gtzan, fma, folder, synth, gtzan+fma" in error("gztan", "anywhere")
 
 
 def test_an_id_listed_twice_is_refused(tmp_path):
@@ -83,6 +83,7 @@ def test_a_single_genre_is_refused(tmp_path):
         ({"dataset": "gtzan"}, "gtzan"),
         ({"dataset": "synth"}, f"synth_v{synth.VERSION}_160"),
         ({"dataset": "fma", "fma_subset": "medium"}, "fma_medium"),
+        ({"dataset": "gtzan+fma"}, "gtzan+fma_small"),
         ({"dataset": "folder", "data_dir": "/x/My Music! (2)"}, "folder-My_Music_2_"),
         ({"dataset": "folder", "data_dir": "/x/音楽/"}, "folder-音楽"),
     ],

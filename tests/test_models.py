@@ -7,7 +7,12 @@ import pytest
 from mgr_jax import models
 from mgr_jax.config import Config
 
-SHAPES = {"spectrogram": (1025, 57), "tempogram": (384, 216), "chroma": (12, 216)}
+SHAPES = {
+    "spectrogram": (1025, 57),
+    "tempogram": (384, 216),
+    "chroma": (12, 216),
+    "loudness": (33, 46),
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -57,3 +62,10 @@ def test_an_unstepped_short_axis_keeps_its_size():
     reduction = models.reduction_for(SHAPES["chroma"])
     assert reduction.stride[0] == 1
     assert [pool[0] for pool in reduction.pools] == [1, 1]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_crnn_reads_five_seconds_in_at_least_27_frames(shape):
+    reduction = models.reduction_for(shape, (8, 27))
+    factor = reduction.stride[1] * np.prod([pool[1] for pool in reduction.pools])
+    assert shape[1] // factor >= 27

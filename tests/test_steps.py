@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mgr_jax import steps
+from mgr_jax import models, steps
 from mgr_jax.config import Config
 
 SHAPE = (16, 24)
@@ -19,6 +19,11 @@ def make_state(**settings) -> steps.TrainState:
     return steps.create_state(
         config, 3, SHAPE, (rows, rows + 1), total_steps=100, steps_per_epoch=10
     )
+
+
+def make_gained_state(model: str) -> steps.TrainState:
+    state = make_state(model=model, random_gain_db=3.0)
+    return state.replace(level=(1.0,) * SHAPE[0])
 
 
 def make_batch(rows: int = 8) -> dict[str, np.ndarray]:
@@ -78,16 +83,38 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert float(rate(100)) == pytest.approx(0, abs=1e-6)
 
 
-def test_two_devices_give_the_step_of_one():
-    """Dropout is on, and BatchNorm sees all devices' rows."""
-    one, two = (_steps_on(count) for count in (1, 2))
+def test_random_gain_moves_each_row_by_its_own_gain_within_the_bound(monkeypatch):
+    state = make_state(random_gain_db=6.0)
+    monkeypatch.setattr(steps, "DEVICE_AXIS", None)
+    state = state.replace(level=tuple([1.0] * 8 + [0.0] * 8))
+    features = np.zeros((400, *SHAPE), np.float16)
+    moved = np.asarray(steps._at_random_gain(state, features, jax.random.key(3)))
+    assert (moved[:, 8:] == 0).all()
+    gains_db = moved[:, 0, 0]
+    assert (moved[:, :8] == gains_db[:, None, None]).all()
+    # Uniform from -6 to 6: within the bound, and near it on both sides.
+    assert -6 <= gains_db.min() < -5.5
+    assert 5.5 < gains_db.max() <= 6
+    assert abs(gains_db.mean()) < 0.6
+
+
+def test_a_feature_that_gain_does_not_move_is_left_alone():
+    state = make_state(random_gain_db=6.0, feature="chroma")
+    features = np.ones((2, *SHAPE), np.float16)
+    assert steps._at_random_gain(state, features, jax.random.key(3)) is features
+
+
+@pytest.mark.parametrize("model", models.MODELS)
+def test_two_devices_give_the_step_of_one(model):
+    """Dropout and random gain are on, and BatchNorm sees all devices' rows."""
+    one, two = (_steps_on(count, model) for count in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
     assert {name.split("[")[0] for name in one} == {"adamw", "sgd"}
 
 
-def _steps_on(count: int) -> dict[str, list]:
+def _steps_on(count: int, model: str) -> dict[str, list]:
     """What steps leave, computed by a process that sees `count` devices.
 
     One step of AdamW with its moments; and three steps of plain gradient descent, for
@@ -98,8 +125,9 @@ def _steps_on(count: int) -> dict[str, list]:
         "from mgr_jax import steps\n"
         f"assert jax.local_device_count() == {count}\n"
         "step = steps.data_parallel(steps.train_step, donate=True)\n"
-        "adamw = step(test_steps.make_state(), test_steps.make_batch())\n"
-        "sgd = test_steps.make_state()\n"
+        f"state = lambda: test_steps.make_gained_state({model!r})\n"
+        "adamw = step(state(), test_steps.make_batch())\n"
+        "sgd = state()\n"
         "plain = optax.sgd(0.1)\n"
         "sgd = sgd.replace(optimizer=plain, opt_state=plain.init(sgd.params))\n"
         "for _ in range(3):\n"

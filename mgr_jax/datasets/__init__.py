@@ -8,7 +8,7 @@ import dataclasses
 import re
 
 from mgr_jax.config import Config, UserError, check_choices
-from mgr_jax.datasets import fma, folder, gtzan, synth
+from mgr_jax.datasets import fma, folder, gtzan, merged, synth
 from mgr_jax.datasets.base import Dataset, Track
 
 __all__ = ["DATASETS", "Dataset", "Track", "dataset_key", "load_tracks"]
@@ -18,6 +18,7 @@ DATASETS: dict[str, Dataset] = {
     "fma": fma.DATASET,
     "folder": folder.DATASET,
     "synth": synth.DATASET,
+    "gtzan+fma": merged.DATASET,
 }
 
 
@@ -58,10 +59,10 @@ def dataset_key(config: Config) -> str:
     """Name of the folder that the data set's features are stored under.
 
     It depends on all that changes which tracks there are: "gtzan", "fma_small",
-    "synth_v2_160", "folder-my_music".
+    "gtzan+fma_small", "synth_v2_160", "folder-my_music".
     """
-    if config.dataset == "fma":
-        return f"fma_{config.fma_subset}"
+    if config.dataset in ("fma", "gtzan+fma"):
+        return f"{config.dataset}_{config.fma_subset}"
     if config.dataset == "folder":
         return "folder-" + re.sub(r"[^\w.-]+", "_", config.data_path.resolve().name)
     if config.dataset == "synth":

@@ -20,6 +20,9 @@ class Track:
       artist: an identifier that tracks by one artist share; "" where it is unknown.
       fixed_sides: curated protocol ("filtered", "official") to "train", "validation" or
         "test"; a track that a protocol leaves out is missing from it.
+      source: the data set that it is from, where several are merged into one, each of
+        them divided by itself; "" in a data set that is not merged.
+      source_genre: its label in that data set; "" as above.
     """
 
     id: str
@@ -27,6 +30,8 @@ class Track:
     genre: str
     artist: str = ""
     fixed_sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    source: str = ""
+    source_genre: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
