@@ -2,7 +2,7 @@
 
 A table of genre probabilities, one row a test segment, enters; a dict that json can
 write leaves, with the same figures at segment and at track level. evaluate calls it,
-and the experiments read predictions.csv back through it. scikit-learn counts.
+and compare and the experiments read predictions through it. scikit-learn counts.
 """
 
 import csv
@@ -78,7 +78,7 @@ def score(
     labels = np.asarray(predictions.labels)
     probabilities = np.asarray(predictions.probabilities, np.float64)
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
-    track_of, track_labels, track_probabilities = _tracks(
+    _, track_of, track_labels, track_probabilities = mean_over_tracks(
         predictions.track_ids, labels, probabilities
     )
 
@@ -146,6 +146,34 @@ def bootstrap_over_tracks(
     low, high = np.percentile(accuracies, [2.5, 97.5])
     method = f"bootstrap over {tracks} tracks, {RESAMPLES} resamples, percentiles"
     return [float(low), float(high)], method
+
+
+def mean_over_tracks(
+    track_ids: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Takes tracks together: a track's probabilities are the mean of its segments'.
+
+    Args:
+      track_ids: (n,) strings, one a segment.
+      labels: (n,) integers.
+      probabilities: (n, genres).
+
+    Returns:
+      The tracks' ids, sorted; each segment's track (n,) as an index into them; the
+      tracks' labels; their probabilities (tracks, genres).
+
+    Raises:
+      ValueError: segments of one track carry different labels.
+    """
+    ids, first, track_of, sizes = np.unique(
+        track_ids, return_index=True, return_inverse=True, return_counts=True
+    )
+    track_labels = labels[first]
+    if np.any(track_labels[track_of] != labels):
+        raise ValueError("segments of one track carry different labels")
+    sums = np.zeros((len(sizes), probabilities.shape[1]))
+    np.add.at(sums, track_of, probabilities)
+    return ids, track_of, track_labels, sums / sizes[:, np.newaxis]
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -264,21 +292,6 @@ def _check(predictions: Predictions, genres: Sequence[str]) -> None:
     pairs = set(zip(predictions.track_ids, predictions.segments, strict=True))
     if len(pairs) != n:
         raise ValueError("a segment of a track occurs twice")
-
-
-def _tracks(
-    track_ids: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each segment's track (n,), and each track's label and mean probabilities."""
-    _, first, track_of, sizes = np.unique(
-        track_ids, return_index=True, return_inverse=True, return_counts=True
-    )
-    track_labels = labels[first]
-    if np.any(track_labels[track_of] != labels):
-        raise ValueError("segments of one track carry different labels")
-    sums = np.zeros((len(sizes), probabilities.shape[1]))
-    np.add.at(sums, track_of, probabilities)
-    return track_of, track_labels, sums / sizes[:, np.newaxis]
 
 
 def _level(

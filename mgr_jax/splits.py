@@ -1,10 +1,12 @@
 """Split protocols: which tracks, or which segments, train, validate and test.
 
+    python -m mgr_jax.splits --audit --dataset=gtzan --data_dir=DIR
+
 Tracks and their numbers of segments enter; the side of each segment leaves. A draw
 depends on the tracks and the seed alone, never on their order, nor (but for `segment`)
 on how many segments each has, so every feature of a data set gets the same split.
 Where a data set merges several, each source is drawn by itself, as it would be alone.
-train calls it, and evaluate through train.
+train calls it, evaluate through train, and audit, which is what the command runs.
 """
 
 import collections
@@ -453,3 +455,8 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
+
+if __name__ == "__main__":
+    from mgr_jax import audit
+
+    audit.main()
