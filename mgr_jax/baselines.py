@@ -17,7 +17,7 @@ from mgr_jax import config as config_lib
 from mgr_jax import input_pipeline, train, workdir
 from mgr_jax.checkpoints import BEST, Checkpoints
 from mgr_jax.config import Config, UserError
-from mgr_jax.input_pipeline import Prepared, Side
+from mgr_jax.input_pipeline import Prepared
 
 BASELINES = ("svm",)
 
@@ -65,7 +65,10 @@ def fit(config: Config, folder: pathlib.Path) -> pathlib.Path:
 def _fit_and_save(config: Config, prepared: Prepared, checkpoints: Checkpoints) -> None:
     started = time.monotonic()
     sides = train.open_sides(config, prepared)
-    examples = {name: pooled(side) for name, side in sides.items()}
+    examples = {
+        name: pooled(input_pipeline.evaluation_batches(side, _READ_BATCH))
+        for name, side in sides.items()
+    }
     print(
         f"fitting {config.model} to {sides['train'].size} segments, choosing by "
         f"{sides['validation'].size}: {config.run_path}",
@@ -115,9 +118,8 @@ def pool(features: np.ndarray) -> np.ndarray:
     return np.concatenate([values.mean(axis=2), values.std(axis=2)], axis=1)
 
 
-def pooled(side: Side) -> Examples:
-    """A side's segments, pooled (n, 2 * bins), and their labels (n,)."""
-    batches = input_pipeline.evaluation_batches(side, _READ_BATCH)
+def pooled(batches: Iterable[dict[str, np.ndarray]]) -> Examples:
+    """The rows of masked batches, pooled (n, 2 * bins), and their labels (n,)."""
     parts = [(pool(b["feature"][b["mask"]]), b["label"][b["mask"]]) for b in batches]
     x, labels = zip(*parts, strict=True)
     return np.concatenate(x), np.concatenate(labels)

@@ -273,15 +273,23 @@ def evaluation_batches(side: Side, batch_size: int) -> Iterator[Batch]:
     """
     batches = _deterministic(side.dataset).batch(batch_size).prefetch(2)
     for batch in batches.as_numpy_iterator():
-        count = len(batch["label"])
-        padding = batch_size - count
-        padded = {
-            key: np.concatenate(
-                [value, np.zeros((padding, *value.shape[1:]), value.dtype)]
-            )
-            for key, value in batch.items()
-        }
-        yield padded | {"mask": np.arange(batch_size) < count}
+        yield padded(batch, batch_size)
+
+
+def padded(batch: Batch, batch_size: int) -> Batch:
+    """A batch of `batch_size` rows or fewer, filled up with zeros.
+
+    Returns:
+      The batch's arrays, each (batch_size, ...), and mask (batch_size,) bool: False
+      where a row is padding.
+    """
+    count = len(batch["label"])
+    filling = {
+        key: np.zeros((batch_size - count, *value.shape[1:]), value.dtype)
+        for key, value in batch.items()
+    }
+    whole = {key: np.concatenate([batch[key], filling[key]]) for key in batch}
+    return whole | {"mask": np.arange(batch_size) < count}
 
 
 def normalisation(side: Side) -> tuple[np.ndarray, np.ndarray]:

@@ -267,7 +267,7 @@ def write_shard(job: Job, k: int, on_track: Callable[[], Any] = lambda: None) ->
     with tf.io.TFRecordWriter(str(scratch / "shard")) as writer:
         stream = _segments(job, first, account, on_track)
         while batch := list(itertools.islice(stream, FEATURE_BATCH)):
-            values = _compute(job.feature, np.stack([cut.samples for cut in batch]))
+            values = compute(job.feature, np.stack([cut.samples for cut in batch]))
             for cut, value in zip(batch, values, strict=True):
                 example = {
                     "feature": value,
@@ -325,8 +325,16 @@ def _read_segments(track: Track, segments_per_track: int) -> tuple[np.ndarray, s
     return segments, reason
 
 
-def _compute(feature: str, samples: np.ndarray) -> np.ndarray:
-    """Up to FEATURE_BATCH segments (n, samples) to float16 (n, bins, frames)."""
+def compute(feature: str, samples: np.ndarray) -> np.ndarray:
+    """A feature as the shards hold it.
+
+    Args:
+      feature: a name of FEATURES.
+      samples: float32 (n, samples), up to FEATURE_BATCH segments.
+
+    Returns:
+      float16 (n, bins, frames).
+    """
     padding = [(0, FEATURE_BATCH - len(samples)), (0, 0)]
     values = _jitted(feature)(np.pad(samples, padding))
     return np.asarray(values[: len(samples)]).astype(np.float16)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import html.parser
+import shutil
+import subprocess
 import types
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from mgr_jax import figures as figures_lib
-from mgr_jax import report, scores
+from mgr_jax import page, report, scores
 
 NASTY_GENRE = '<b>rock & "roll"</b>'
 LAG_S = np.arange(384) * 512 / 22_050
@@ -383,16 +385,16 @@ def nasty_page(tmp_path_factory):
 
 def test_page_needs_nothing_from_outside(nasty_page):
     _, text = nasty_page
-    page = Page(text)
-    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
-    for name, value in page.attributes:
+    parsed = Page(text)
+    assert not {"script", "link", "iframe", "object", "base"} & set(parsed.tags)
+    for name, value in parsed.attributes:
         if name in ("src", "href", "srcset", "data", "action"):
             assert value.startswith("data:image/png;base64,")
         assert not name.startswith("on")
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style and "@import" not in style
-    assert page.tags.count("img") == 4
-    assert page.open == []
+    assert parsed.tags.count("img") == 4
+    assert parsed.open == []
 
 
 def test_page_escapes_what_comes_from_data(nasty_page):
@@ -400,9 +402,9 @@ def test_page_escapes_what_comes_from_data(nasty_page):
     assert "<b>rock" not in text
     assert "&lt;b&gt;rock &amp; &quot;roll&quot;&lt;/b&gt;" in text
     assert "<one>" not in text and "/a <b>" not in text
-    page = Page(text)
-    assert NASTY_GENRE in page.text
-    assert "only 3 tracks & no artists" in page.text
+    parsed = Page(text)
+    assert NASTY_GENRE in parsed.text
+    assert "only 3 tracks & no artists" in parsed.text
 
 
 def test_page_says_what_was_measured_and_how(nasty_page):
@@ -470,7 +472,6 @@ def test_summary_fits_a_terminal(tmp_path, monkeypatch):
 
 
 def test_no_pyplot_state_is_left_behind():
-    import subprocess
     import sys
 
     program = (
@@ -483,3 +484,152 @@ def test_no_pyplot_state_is_left_behind():
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# --- the blocks of a page
+
+
+def policy(text):
+    attributes = Page(text).attributes
+    return next(v for k, v in attributes if k == "content" and "default-src" in v)
+
+
+def test_only_a_page_with_a_script_lets_one_run():
+    plain = page.frame("a <title>", "<p>body</p>")
+    assert policy(plain) == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    )
+    assert "<script" not in plain
+    scripted = page.frame("t", "", script="let a = {};")
+    assert policy(scripted) == policy(plain) + "; script-src 'unsafe-inline'"
+    assert "<script>let a = {};</script>" in scripted
+    assert "a &lt;title&gt;" in plain
+
+
+def test_a_width_is_the_pages_own():
+    assert "max-width:62rem" in page.frame("t", "")
+    assert "body{margin:0 auto;padding:1.2rem;max-width:78rem" in page.frame(
+        "t", "", width_rem=78
+    )
+
+
+def test_only_markup_of_our_own_is_not_escaped():
+    assert page.escape("<b>") == "&lt;b&gt;"
+    assert page.code("a <b>") == '<code class="copy">a &lt;b&gt;</code>'
+    assert "<code" in page.table(["h"], [[page.code("a <b>")]])
+    assert page.bullets(["<i>"]) == "<ul><li>&lt;i&gt;</li></ul>"
+    assert page.paragraph("<i>", "note") == '<p class="note">&lt;i&gt;</p>'
+
+
+def test_a_sortable_table_carries_the_values_behind_its_cells():
+    text = page.table(
+        ["name", "n"],
+        [["a", "1,000"], ["b", "-"]],
+        sort_by=[["a", 1000], ["b", None]],
+    )
+    assert 'class="numbers sortable"' in text
+    assert '<td data-sort="1000">1,000</td>' in text
+    assert '<td data-sort="">-</td>' in text
+    assert "data-sort" not in page.table(["name"], [["a"]])
+
+
+CLICKS = """
+const say = (what) => {
+  const sorts = [...document.querySelectorAll("thead th")]
+    .map((header) => header.getAttribute("aria-sort"));
+  document.body.append(`${what}:${names().join("")}:${sorts.join(",")} `);
+};
+const names = () => [...document.querySelectorAll("tbody th")]
+  .map((cell) => cell.textContent);
+const [first, second] = document.querySelectorAll("thead th");
+second.click(); say("up");
+second.click(); say("down");
+first.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); say("enter");
+first.dispatchEvent(new KeyboardEvent("keydown", {key: "a"})); say("other");
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser here")
+def test_a_click_or_enter_on_a_header_sorts_in_a_browser(tmp_path):
+    rows = [["b", "9"], ["C", "1,000"], ["a", "-"], ["d", "10"]]
+    table = page.table(
+        ["name", "n"], rows, sort_by=[["b", 9], ["C", 1000], ["a", None], ["d", 10]]
+    )
+    path = tmp_path / "page.html"
+    path.write_text(page.frame("t", table, page.SORT_SCRIPT + CLICKS))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    done = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    for said in (
+        "up:bdCa:none,ascending",
+        "down:Cdba:none,descending",
+        "enter:abCd:ascending,none",
+        "other:abCd:ascending,none",
+    ):
+        assert said in done.stdout
+
+
+# --- the network and the accuracies
+
+
+def test_a_network_is_drawn_layer_by_layer_with_its_shapes():
+    layers = [
+        figures_lib.Layer("input", (1025, 57, 1)),
+        figures_lib.Layer("convolution", (257, 29, 16), "8 x 4, step 4 x 2", 512),
+        figures_lib.Layer("dense, softmax", (10,), parameters=650),
+    ]
+    figure = figures_lib.network_figure({"spectrogram": layers, "b": layers[:2]})
+    drawn(figure)
+    first, second = figure.axes
+    assert first.get_title("left") == "spectrogram: 1,162 parameters"
+    assert second.get_title("left") == "b: 512 parameters"
+    said = [text.get_text() for text in first.texts]
+    for text in ("input", "1025 x 57 x 1", "257 x 29 x 16", "8 x 4, step 4 x 2", "10"):
+        assert text in said
+    tall = [patch.get_height() for patch in first.patches[:3]]
+    wide = [patch.get_width() for patch in first.patches[:3]]
+    assert tall[0] > tall[1] > tall[2] and wide[0] > wide[1] > wide[2]
+    boxes = [text.get_window_extent() for text in first.texts if text.get_text()]
+    for k, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[k + 1 :])
+
+
+def test_accuracies_stand_in_percent_with_their_intervals_and_the_papers():
+    bars = [
+        figures_lib.Bar("tempogram", "cnn", 0.5, [0.4, 0.55]),
+        figures_lib.Bar("chroma", "cnn", 0.3, [0.2, 0.4]),
+        figures_lib.Bar("chroma", "svm", 0.2, [0.1, 0.3]),
+    ]
+    panel = figures_lib.Panel("gtzan", bars, {"chroma": 0.42, "mel": 0.9}, 0.1)
+    figure = figures_lib.accuracy_figure([panel, figures_lib.Panel("b", bars[:1])])
+    drawn(figure)
+    axes, other = figure.axes
+    assert tick_texts(axes.xaxis) == ["tempogram", "chroma"]
+    assert axes.get_ylim() == (0, 100)
+    cnn = axes.containers[0]
+    np.testing.assert_allclose(cnn.lines[0].get_ydata(), [50, 30])
+    (ends,) = cnn.lines[2]
+    np.testing.assert_allclose(ends.get_segments()[0][:, 1], [40, 55])
+    assert line(axes, "the paper").get_ydata().tolist() == [42]
+    assert line(axes, "most frequent genre").get_ydata()[0] == 10
+    assert len(other.containers) == 1
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert set(legend) == {
+        "cnn, 95 % interval",
+        "svm, 95 % interval",
+        "the paper",
+        "most frequent genre",
+    }
+
+
+def test_one_example_has_the_title_it_is_given():
+    figure = figures_lib.examples_figure(
+        examples(["blues"], 12), feature("chroma"), title="Fig. 3"
+    )
+    assert figure.get_suptitle() == "Fig. 3"
+    assert [axes.get_title("left") for axes in panels(figure)] == ["blues"]

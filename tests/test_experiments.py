@@ -1,0 +1,193 @@
+"""The experiments as their users run them, on small synthesised music."""
+
+import csv
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from experiments import grid
+from mgr_jax.config import Config, UserError
+
+SMALL = ("--num_epochs=2", "--widths=4,4,8", "--hidden_units=8", "--batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where this file's runs and features go."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture
+def experiment(place, music_folder):
+    """Runs `python -m experiments.NAME` on the music folder."""
+
+    def run(name: str, *flags: str, start_only: bool = False):
+        command = [
+            sys.executable,
+            "-m",
+            f"experiments.{name}",
+            f"--data_dir={music_folder}",
+            f"--features_dir={place / 'features'}",
+            f"--out={place / 'out'}",
+            *SMALL,
+            *flags,
+        ]
+        settings = {
+            "cwd": place,
+            "env": os.environ | {"PYTHONPATH": str(ROOT)},
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        if start_only:
+            return subprocess.Popen(command, **settings)
+        return subprocess.run(command, **settings, timeout=600)
+
+    return run
+
+
+def test_the_grid_survives_an_interruption_and_a_failure(experiment, place):
+    flags = ("--datasets=folder", "--features=chroma,loudness", "--splits=track")
+    flags = (*flags, "--seeds=1")
+    started = experiment("paper", *flags, start_only=True)
+    lines = []
+    for line in started.stdout:
+        lines.append(line)
+        if line.startswith("[2/4]"):
+            started.send_signal(signal.SIGTERM)
+            break
+    rest, said = started.communicate(timeout=120)
+    assert started.returncode == 130, said
+    assert "the same command goes on" in said
+    assert "4 runs: 0 finished before, 4 to do" in lines[0]
+    assert "FAILED" not in "".join(lines) + rest
+
+    # A shard that was cut off fails the runs that need it, and no other.
+    [shard] = (place / "features").glob("*/loudness/*.tfrecord*")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    done = experiment("paper", *flags)
+    shard.write_bytes(whole)
+    assert done.returncode == 1
+    assert "4 runs: 2 finished before, 2 to do" in done.stdout
+    assert "1 of 4 runs failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    rows = [*csv.DictReader((place / "out/runs.csv").open())]
+    status = {(row["model"], row["feature"]): row["status"] for row in rows}
+    assert status == {
+        ("cnn", "chroma"): "finished",
+        ("cnn", "loudness"): "finished",
+        ("svm", "chroma"): "finished",
+        ("svm", "loudness"): "failed",
+    }
+    assert "prepare it again" in (place / "out/report.html").read_text()
+    assert "cnn" in (place / "out/table.md").read_text()
+
+
+def test_leakage_tells_each_step_and_what_is_shared(experiment, place):
+    done = experiment(
+        "leakage", "--dataset=folder", "--feature=chroma", "--model=svm", "--seeds=2"
+    )
+    assert done.returncode == 0, done.stderr
+    [table] = (place / "out").glob("leakage-*.csv")
+    rows = [*csv.DictReader(table.open())]
+    by_split = {row["split"]: row for row in rows if row["level"] == "track"}
+    assert list(by_split) == ["segment", "track"]
+    assert int(by_split["segment"]["shared_tracks"]) > 0
+    assert int(by_split["track"]["shared_tracks"]) == 0
+    # Tones that a chroma tells apart: there is nothing to gain by leaking.
+    assert {float(row["accuracy"]) for row in rows} == {1.0}
+    assert "no difference shown between track and segment" in done.stdout
+
+
+def test_loudness_moves_the_level_and_tells_what_it_was_worth(experiment, place):
+    done = experiment("loudness", "--dataset=folder", "--feature=loudness", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    [table] = (place / "out").glob("loudness-*.csv")
+    rows = [*csv.DictReader(table.open())]
+    gains = {row["gain_db"] for row in rows}
+    assert gains == {*map(str, range(-20, 25, 5)), ""}
+    assert {row["model"] for row in rows} == {
+        "plain",
+        "trained with random gain of 20 dB",
+        "average loudness alone",
+    }
+    [page] = (place / "out").glob("loudness-*.md")
+    assert re.search(r"Told nothing but .* right on \d", page.read_text())
+
+
+def test_a_feature_that_gain_does_not_move_is_refused(experiment):
+    done = experiment("loudness", "--dataset=folder", "--feature=chroma")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "does not depend on gain" in done.stderr
+
+
+def test_missing_data_is_told_before_anything_is_begun(experiment, place):
+    done = experiment("paper", "--datasets=folder,gtzan")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "or leave gtzan out" in done.stderr
+
+
+def expand(**lists) -> list[Config]:
+    base = {"datasets": ["fma"], "features": ["chroma"], "models": ["cnn"]}
+    return grid.expand(Config(), pathlib.Path("out"), **(base | lists))
+
+
+def test_the_grid_goes_seed_by_seed_and_the_honest_splits_come_first():
+    configs = expand(datasets=["gtzan", "fma"], seeds=2)
+    assert [(c.seed, c.dataset, c.split) for c in configs[:8]] == [
+        (0, "gtzan", "filtered"),
+        (0, "gtzan", "artist"),
+        (0, "gtzan", "track"),
+        (0, "gtzan", "segment"),
+        (0, "fma", "official"),
+        (0, "fma", "artist"),
+        (0, "fma", "track"),
+        (0, "fma", "segment"),
+    ]
+    assert len(configs) == 16
+    assert len({c.workdir for c in configs}) == 16
+
+
+def test_a_baseline_needs_one_seed_where_the_split_draws_nothing():
+    configs = expand(models=["svm"], splits=["official", "track"], seeds=3)
+    seeds = np.unique([c.split for c in configs], return_counts=True)
+    assert dict(zip(*seeds, strict=True)) == {"official": 1, "track": 3}
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({"features": ["chrome"]}, "--feature=chrome: choose one of"),
+        ({"splits": ["filtered"]}, "--dataset=fma has none of them"),
+        ({"datasets": []}, "name at least one"),
+        ({"seeds": 0}, "must be 1 or more"),
+    ],
+)
+def test_a_typing_error_is_one_line(lists, words):
+    with pytest.raises(UserError, match=words):
+        expand(**lists)
+
+
+def test_random_gain_has_a_folder_of_its_own():
+    plain, gained = (
+        grid.expand(
+            Config(random_gain_db=gain_db),
+            pathlib.Path("out"),
+            datasets=["synth"],
+            features=["spectrogram"],
+            models=["cnn"],
+            splits=["track"],
+        )
+        for gain_db in (0.0, 12.0)
+    )
+    assert plain[0].workdir != gained[0].workdir
