@@ -36,6 +36,7 @@ from mgr_jax.splits import CURATED
 FINISHED, FAILED, NOT_RUN = "finished", "failed", "not run"
 
 _LONGEST_ERROR = 400
+_RUNS_A_WORKER = 25  # a process that compiles anew for each run grows with them
 _PATIENCE_S = 60  # for a run to save itself once it is told to stop
 
 
@@ -45,7 +46,7 @@ def define_flags(leave_out: Iterable[str]) -> None:
     flags.adopt_module_key_flags(config_lib)
     flags.DEFINE_integer("seeds", 5, "How many seeds, from --seed on.")
     flags.DEFINE_string("out", "runs/experiments", "Folder of the runs and reports.")
-    flags.DEFINE_integer("jobs", 1, "Runs at a time; on a CPU, one for two cores.")
+    flags.DEFINE_integer("jobs", 1, "Runs at a time; on a CPU about one a core.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,9 +310,11 @@ class _Worker:
         )
         self._process.start()
         far_end.close()
+        self._made = 0
 
     def make(self, config: Config) -> str:
         """Makes a run; returns why it failed, or ""."""
+        self._made += 1
         try:
             self._line.send(config)
             return self._line.recv()
@@ -323,8 +326,13 @@ class _Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can take another run."""
+        """Whether its process is."""
         return self._process.is_alive()
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether another should take its place."""
+        return self._made >= _RUNS_A_WORKER
 
     def stop(self) -> None:
         """Lets the run at hand save itself, then ends."""
@@ -397,7 +405,10 @@ def _work_off(
                 config = todo.get_nowait()
             except queue.Empty:
                 return
-            if number not in workers or not workers[number].is_alive:
+            worker = workers.get(number)
+            if worker and worker.is_alive and worker.is_worn:
+                worker.dismiss()
+            if not worker or not worker.is_alive:
                 workers[number] = _Worker(logs)
             started = time.monotonic()
             error = workers[number].make(config)

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from experiments import grid
-from mgr_jax import cli, compare, figures, input_pipeline, splits, tables, train
+from mgr_jax import (
+    charts,
+    cli,
+    compare,
+    figures,
+    input_pipeline,
+    splits,
+    tables,
+    train,
+)
 from mgr_jax import config as config_lib
 from mgr_jax.config import UserError, warn
 from mgr_jax.datasets import dataset_key
@@ -215,14 +224,14 @@ def _values(ladder: Sequence[Rung]) -> tables.Table:
 
 def _figure(ladder: Sequence[Rung]) -> "Figure":
     bars = [
-        figures.Bar(rung.split, noun, found.mean, found.interval_95)
+        charts.Bar(rung.split, noun, found.mean, found.interval_95)
         for level, noun in _LEVELS.items()
         for rung in ladder
         for found in [rung.summary(level)]
     ]
     config = ladder[0].runs[0].config
     title = f"{config.model} on {config.feature} of {dataset_key(config)}"
-    return figures.accuracy_figure([figures.Panel(title, bars)])
+    return charts.accuracy_figure([charts.Panel(title, bars)])
 
 
 def _spread(found: compare.Summary) -> str:

@@ -21,6 +21,7 @@ from experiments import grid
 from mgr_jax import (
     audio,
     baselines,
+    charts,
     cli,
     compare,
     evaluate,
@@ -301,12 +302,12 @@ def _figure(answers: Answers, title: str) -> Any:
         summaries = [compare.summarise(group, "track") for group in found.values()]
         means = [one.mean for one in summaries]
         bands = [one.interval_95 for one in summaries]
-        lines.append(figures.Line(name, list(found), means, bands))
+        lines.append(charts.Line(name, list(found), means, bands))
     alone = compare.summarise(answers.loudness_alone, "track")
     bands = [alone.interval_95]
-    lines.append(figures.Line("average loudness alone", (), [alone.mean], bands))
+    lines.append(charts.Line("average loudness alone", (), [alone.mean], bands))
     x_label = "Gain of the test audio (dB)"
-    return figures.lines_figure(lines, x_label, title, answers.constant)
+    return charts.lines_figure(lines, x_label, title, answers.constant)
 
 
 def _findings(answers: Answers) -> list[str]:

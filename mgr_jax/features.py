@@ -5,17 +5,8 @@ float32. FEATURES maps a name to its function, its parameters and its axes; prep
 predict compute with it, figures draw with it. The functions are pure JAX and import
 neither librosa nor TensorFlow, so that they run on a bare accelerator machine. librosa
 is their judge: the tests hold them equal to it, chroma's tuning estimate included.
-loudness, which librosa does not have, is judged by its standard's filters.
-
-Two measures make that hold to the last digit:
-
-* librosa computes its FFT in float64 and rounds the result. A float32 FFT is off by
-  about 1e-7 of the frame's strongest bin: on real audio 1 to 3 bins in 1000, all 90 dB
-  or more below that one, then miss librosa's level by 0.05 to 4 dB. So spectra are
-  computed in float64 here as well. TPUs have no float64 FFT and make do with float32.
-* chroma's tuning is the fullest of 100 bins of a histogram, so a single peak that falls
-  on the other side of an edge can change every number. `_peaks` therefore rounds to
-  float32 where librosa does, and nowhere else.
+loudness, which librosa does not have, is judged by its standard's filters. What makes
+that hold to the last digit stands in spectra and in tuning.
 """
 
 import dataclasses
@@ -23,32 +14,39 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 from mgr_jax.filterbanks import (
-    A0_HZ,
     HZ_PER_BIN,
     LOUDNESS_EDGES_HZ,
     MEL_BANDS,
     MFCC_COEFFICIENTS,
     N_FFT,
-    TUNINGS,
     chroma_filters,
     dct_matrix,
     hann_window,
     loudness_filters,
-    mel_filters,
     mel_frequencies_hz,
 )
+from mgr_jax.spectra import (
+    AMIN,
+    HOP_LENGTH,
+    Device,
+    batched,
+    decibels,
+    matmul,
+    mel_power,
+    num_frames,
+    power_spectrum,
+)
+from mgr_jax.tuning import tuning_index
 
-HOP_LENGTH = 512  # tempogram, chroma, mel, mfcc; paper section 2.1
 SPECTROGRAM_HOP_LENGTH = N_FFT - 128  # frames overlap by 128; paper section 2.1
 TEMPOGRAM_WINDOW = 384
 LOUDNESS_FRAME_HOP_LENGTH = SAMPLE_RATE_HZ // 50  # 20 ms
@@ -57,13 +55,8 @@ LOUDNESS_HOP_FRAMES = 5  # 100 ms
 LOUDNESS_HOP_LENGTH = LOUDNESS_HOP_FRAMES * LOUDNESS_FRAME_HOP_LENGTH
 LOUDNESS_BLOCK_SAMPLES = N_FFT + (LOUDNESS_BLOCK_FRAMES - 1) * LOUDNESS_FRAME_HOP_LENGTH
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-
-AMIN = 1e-10  # power below it counts as it: -100 dB
 ONSET_TOP_DB = 80
 _ONSET_FLOOR = 10 ** (-ONSET_TOP_DB / 10)
-
-_PEAK_BINS = np.arange(14, 372).reshape(-1, 2).T  # from 150 to 4000 Hz, in pairs
-_PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
 _LUFS_OFFSET_DB = -0.691  # the standard's: cancels the K-weighting's gain at 997 Hz
 _TINY = np.finfo(np.float32).tiny
 
@@ -120,120 +113,7 @@ class Feature:
         """(bins, frames) that `fn` makes of `num_samples` samples."""
         window = self.params.get("block_samples", N_FFT)
         centered = self.params["centered"]
-        return self.bins, _num_frames(num_samples, self.hop_length, centered, window)
-
-
-class _Device(NamedTuple):
-    """What a kind of device is good at.
-
-    Attributes:
-      precise: dtype for what librosa computes in float64; that, where FFTs have it.
-      frames_at_once: how many spectra to compute at a time; None for all.
-    """
-
-    precise: DTypeLike
-    frames_at_once: int | None
-
-
-# A CPU's cache holds the spectra of a third of a segment. And XLA does not carry
-# arithmetic across the end of a loop: without one, it would repeat the spectrum's in
-# every place that reads it, and take twice as long for chroma.
-_CPU = _Device(jnp.float64, frames_at_once=72)
-_GPU = _Device(jnp.float64, frames_at_once=None)
-_TPU = _Device(jnp.float32, frames_at_once=None)
-
-
-# The parts that features share. They take one segment: (samples,).
-
-
-def _num_frames(
-    num_samples: int, hop_length: int, centered: bool, window: int = N_FFT
-) -> int:
-    shortest = 1 if centered else window
-    if num_samples < shortest:
-        raise ValueError(f"{num_samples} samples are too few: need {shortest} or more")
-    return 1 + (num_samples - (0 if centered else window)) // hop_length
-
-
-def _allow_float64(fn):
-    """Lets `fn` compute in float64, which JAX otherwise turns into float32.
-
-    Only floats may be made inside: integers would be 64 bits wide there, and JAX cannot
-    lower those once it is back outside.
-    """
-
-    @functools.wraps(fn)
-    def wrapped(*args, **kwargs):
-        with jax.enable_x64(True):
-            return fn(*args, **kwargs)
-
-    return wrapped
-
-
-def _power_spectrum(
-    samples: jax.Array, device: _Device, hop_length: int = HOP_LENGTH, centered=True
-) -> jax.Array:
-    """(samples,) to (frames, 1025), the squared magnitude of the STFT, float32.
-
-    Source: np.abs(librosa.stft(samples, ...)) ** 2.
-
-    Args:
-      samples: float32.
-      device: what it runs on.
-      hop_length: samples from one frame to the next.
-      centered: frame t is centred on sample t * hop_length rather than starting there.
-    """
-    count = _num_frames(samples.size, hop_length, centered)
-    edge = jnp.zeros(N_FFT // 2 if centered else 0, jnp.float32)
-    padded = jnp.concatenate([edge, samples, edge])
-
-    @_allow_float64
-    def power_of_frame(start):
-        frame = lax.dynamic_slice(padded, (start,), (N_FFT,)).astype(device.precise)
-        spectrum = jnp.fft.rfft(frame * hann_window(N_FFT).astype(device.precise))
-        real = jnp.abs(spectrum.real.astype(jnp.float32))
-        imag = jnp.abs(spectrum.imag.astype(jnp.float32))
-        # numpy's magnitude of a complex64, roundings included. The spectrum of a click
-        # is flat: only the roundings give it the peaks that its tuning is read from.
-        larger, smaller = jnp.maximum(real, imag), jnp.minimum(real, imag)
-        ratio = (smaller / jnp.where(larger > 0, larger, 1)).astype(device.precise)
-        magnitude = larger * jnp.sqrt((1 + ratio * ratio).astype(jnp.float32))
-        return magnitude * magnitude
-
-    starts = np.arange(count, dtype=np.int32) * hop_length
-    if device.frames_at_once is None:
-        return jax.vmap(power_of_frame)(starts)
-    return lax.map(power_of_frame, starts, batch_size=device.frames_at_once)
-
-
-def _decibels(power: jax.Array) -> jax.Array:
-    """Power in dB re 1; librosa.power_to_db(power, top_db=None)."""
-    return 10 * jnp.log10(jnp.maximum(power, AMIN))
-
-
-def _matmul(a: Any, b: jax.Array) -> jax.Array:
-    # Accelerators would otherwise round the factors to 8 or 11 bits.
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-
-
-@functools.cache
-def _mel_filters_in_groups() -> tuple[tuple[slice, np.ndarray], ...]:
-    # A band covers few bins. Multiplying groups of bands by the bins that they cover
-    # does an eighth of the work of multiplying all by all.
-    groups = []
-    for filters in np.split(mel_filters(), 8):
-        covered = np.flatnonzero(filters.any(axis=0))
-        bins = slice(covered[0], covered[-1] + 1)
-        groups.append((bins, filters[:, bins]))
-    return tuple(groups)
-
-
-def _mel_power(power: jax.Array) -> jax.Array:
-    """(frames, 1025) to (frames, MEL_BANDS)."""
-    groups = [
-        _matmul(power[:, bins], filters.T) for bins, filters in _mel_filters_in_groups()
-    ]
-    return jnp.concatenate(groups, axis=1)
+        return self.bins, num_frames(num_samples, self.hop_length, centered, window)
 
 
 def _unit_peak(x: jax.Array) -> jax.Array:
@@ -242,48 +122,15 @@ def _unit_peak(x: jax.Array) -> jax.Array:
     return x / jnp.where(peak < _TINY, 1, peak)
 
 
-def _batched(fn: Callable[[jax.Array, _Device], jax.Array]):
-    """Makes `fn` of one segment and a device a function of a batch."""
-
-    def in_turn(samples):
-        if len(samples) == 1:  # without a loop, XLA can share work between features
-            return fn(samples[0], _CPU)[None]
-        return lax.map(lambda one: fn(one, _CPU), samples)
-
-    def at_once(device, samples):
-        return jax.vmap(lambda one: fn(one, device))(samples)
-
-    @jax.custom_batching.custom_vmap
-    def batched(samples: jax.Array) -> jax.Array:
-        samples = jnp.asarray(samples, jnp.float32)
-        batch = samples.shape[:-1]
-        # The device is known only when the function is compiled, or exported for one.
-        values = lax.platform_dependent(
-            samples.reshape(math.prod(batch), samples.shape[-1]),
-            cpu=in_turn,
-            tpu=functools.partial(at_once, _TPU),
-            default=functools.partial(at_once, _GPU),
-        )
-        return values.reshape(*batch, *values.shape[1:])
-
-    @batched.def_vmap
-    def _(axis_size, in_batched, samples):
-        # jax.vmap's own way would lose float64: it rewrites what was traced inside
-        # `_allow_float64` when that is left.
-        return batched(samples), True
-
-    return functools.wraps(fn)(batched)
-
-
-def _feature(fn: Callable[[jax.Array, _Device], jax.Array]):
+def _feature(fn: Callable[[jax.Array, Device], jax.Array]):
     """Makes `fn` of one segment, to (frames, bins), a Feature's `fn`."""
-    batched = _batched(fn)
+    of_batch = batched(fn)
 
     @jax.jit
     @functools.wraps(fn)
     def feature(samples: jax.Array) -> jax.Array:
         # FFTs and matrix products want frames first, a picture wants bins first.
-        return batched(samples).swapaxes(-1, -2)
+        return of_batch(samples).swapaxes(-1, -2)
 
     return feature
 
@@ -291,12 +138,12 @@ def _feature(fn: Callable[[jax.Array, _Device], jax.Array]):
 # Tempogram.
 
 
-def _onset_strength(samples: jax.Array, device: _Device) -> jax.Array:
+def _onset_strength(samples: jax.Array, device: Device) -> jax.Array:
     """(samples,) to (frames,), the mean rise over mel bands, in dB a frame.
 
     Source: librosa.onset.onset_strength, its defaults.
     """
-    power = _mel_power(_power_spectrum(samples, device))
+    power = mel_power(power_spectrum(samples, device))
     power = jnp.maximum(power, jnp.maximum(power.max() * _ONSET_FLOOR, AMIN))
     # A rise in dB is a ratio of powers. In a steady tone it is smaller than the
     # roundings of the two levels, of which it would be the difference.
@@ -308,7 +155,7 @@ def _onset_strength(samples: jax.Array, device: _Device) -> jax.Array:
 
 
 @_feature
-def tempogram(samples: jax.Array, device: _Device) -> jax.Array:
+def tempogram(samples: jax.Array, device: Device) -> jax.Array:
     """Local autocorrelation of onset strength, each frame's largest scaled to 1.
 
     Source: paper section 2.1; librosa.feature.tempogram, its defaults.
@@ -329,188 +176,54 @@ def tempogram(samples: jax.Array, device: _Device) -> jax.Array:
     return _unit_peak(autocorrelation[:, :TEMPOGRAM_WINDOW])
 
 
-# Chroma.
-
-
-def _log2_ratio(x: jax.Array, near: jax.Array) -> jax.Array:
-    """log2(x / near) for x within a tenth of `near`, exact to 1e-12.
-
-    The first terms of the series of artanh: XLA's own log in float64 is a call for each
-    number, several times slower.
-    """
-    t = (x - near) / (x + near)
-    t2 = t * t
-    series = 1 + t2 * (1 / 3 + t2 * (1 / 5 + t2 * (1 / 7 + t2 / 9)))
-    return t * series * (2 / math.log(2))
-
-
-def _find_peaks(power: jax.Array) -> tuple[jax.Array, ...]:
-    """Local maxima from 150 to 4000 Hz. Source: librosa.piptrack.
-
-    Two neighbouring bins cannot both be maxima, so they share a column.
-
-    Args:
-      power: (frames, 1025).
-
-    Returns:
-      (frames, pairs) each:
-      is_peak: whether one of the pair is a local maximum and strong enough.
-      in_lower: whether it is the lower one.
-      below, peak, above: power at the maximum and at the bins next to it.
-    """
-    first, last = _PEAK_BINS[0, 0], _PEAK_BINS[1, -1]
-    lower, upper = power[:, first : last + 1 : 2], power[:, first + 1 : last + 1 : 2]
-    far_below, far_above = (
-        power[:, first - 1 : last : 2],
-        power[:, first + 2 : last + 2 : 2],
-    )
-    threshold = _PEAK_THRESHOLD * power.max(axis=1, keepdims=True)
-    in_lower = (lower > threshold) & (lower > far_below) & (lower >= upper)
-    in_upper = (upper > threshold) & (upper > lower) & (upper >= far_above)
-    below = jnp.where(in_lower, far_below, lower)
-    peak = jnp.where(in_lower, lower, upper)
-    above = jnp.where(in_lower, upper, far_above)
-    return in_lower | in_upper, in_lower, below, peak, above
-
-
-@_allow_float64
-def _peaks(power: jax.Array, device: _Device) -> tuple[jax.Array, jax.Array]:
-    """Strength and tuning of spectral peaks, from parabolas through their three bins.
-
-    Every `to_float32` stands where librosa stores a float32.
-    Sources: librosa.piptrack, librosa.pitch_tuning.
-
-    Args:
-      power: (frames, 1025).
-      device: what it runs on.
-
-    Returns:
-      strength: (frames, pairs) power at the parabola's top; -1 where there is no peak.
-      tuning: (frames, pairs) int32, index in TUNINGS.
-    """
-    precise = device.precise
-    to_float32 = functools.partial(jnp.asarray, dtype=jnp.float32)
-    is_peak, in_lower, below, peak, above = _find_peaks(power)
-    slope = (above - below).astype(precise) / 2
-    curvature = (above + below).astype(precise) - 2 * peak.astype(precise)
-    shift = jnp.where(jnp.abs(slope) < jnp.abs(curvature), -slope / curvature, 0)
-    shift = to_float32(shift).astype(precise)
-    strength = jnp.where(is_peak, peak + to_float32(slope / 2 * shift), -1)
-
-    def at_peak(of_bins):  # (2, pairs) to (frames, pairs)
-        return jnp.where(in_lower, *of_bins.astype(precise))
-
-    hz = to_float32((at_peak(_PEAK_BINS) + shift) * HZ_PER_BIN).astype(precise)
-    ratio = to_float32(hz / A0_HZ).astype(precise)
-    bin_ratio = _PEAK_BINS * HZ_PER_BIN / A0_HZ
-    octaves = at_peak(np.log2(bin_ratio)) + _log2_ratio(ratio, at_peak(bin_ratio))
-    semitones = 12 * to_float32(octaves)
-    offset = semitones - jnp.floor(semitones)
-    offset = jnp.where(offset < 0.5, offset, offset - 1).astype(precise)
-    return strength, jnp.floor(offset * 100 + 50).astype(jnp.int32)
-
-
-def _count(mask: jax.Array) -> jax.Array:
-    # Exact below 2**24, and XLA sums floats faster than integers.
-    return mask.astype(jnp.float32).sum().astype(jnp.int32)
-
-
-def _order_statistic(values: jax.Array, rank: jax.Array) -> jax.Array:
-    """The value of `values` that has `rank` smaller ones, where it is positive.
-
-    The bits of a positive float sort as the float does, so the value is found bit by
-    bit, by counting. A sort of 40 000 numbers takes twenty times as long.
-    """
-
-    def try_bit(i, bits):
-        candidate = bits | (1 << (30 - i))
-        bound = lax.bitcast_convert_type(candidate, jnp.float32)
-        return jnp.where(_count(values < bound) <= rank, candidate, bits)
-
-    bits = lax.fori_loop(np.int32(0), np.int32(31), try_bit, jnp.int32(0))
-    return lax.bitcast_convert_type(bits, jnp.float32)
-
-
-def _median_strength(strength: jax.Array, count: jax.Array) -> jax.Array:
-    """Median of the `count` entries that are not -1; numpy's, halfway if it is even."""
-    before = strength.size - count
-    low = _order_statistic(strength, before + (count - 1) // 2)
-    next_higher = jnp.where(strength > low, strength, jnp.inf).min()
-    low_is_both = _count(strength <= low) > before + count // 2
-    return (low + jnp.where(low_is_both, low, next_higher)) * 0.5
-
-
-def _estimate_tuning(power: jax.Array, device: _Device) -> jax.Array:
-    """(frames, 1025) to the index in TUNINGS of the most frequent tuning of peaks.
-
-    The weaker half of the peaks is left out; without peaks, the tuning is A440's.
-    Source: librosa.estimate_tuning.
-    """
-    strength, tuning = _peaks(power, device)
-    count = _count(strength >= 0)
-    counted = (strength >= _median_strength(strength, count)) & (strength >= 0)
-    # The others are counted in a bin of their own, which is then cut off.
-    votes = jnp.zeros(len(TUNINGS) + 1, jnp.int32)
-    votes = votes.at[jnp.where(counted, tuning, len(TUNINGS))].add(1)[:-1]
-    return jnp.where(count > 0, votes.argmax(), len(TUNINGS) // 2)
-
-
 @_feature
-def chroma(samples: jax.Array, device: _Device) -> jax.Array:
+def chroma(samples: jax.Array, device: Device) -> jax.Array:
     """Energy of the twelve pitch classes, each frame's largest scaled to 1.
 
     Source: paper section 2.1; librosa.feature.chroma_stft, its defaults.
     """
-    power = _power_spectrum(samples, device)
-    filters = jnp.asarray(chroma_filters())[_estimate_tuning(power, device)]
-    return _unit_peak(_matmul(power, filters.T))
-
-
-@jax.jit
-@_batched
-def estimate_tuning(samples: jax.Array, device: _Device) -> jax.Array:
-    """(..., samples) to (...), the tuning that chroma takes, in semitones off A440."""
-    index = _estimate_tuning(_power_spectrum(samples, device), device)
-    return jnp.asarray(TUNINGS, jnp.float32)[index]
+    power = power_spectrum(samples, device)
+    filters = jnp.asarray(chroma_filters())[tuning_index(power, device)]
+    return _unit_peak(matmul(power, filters.T))
 
 
 # Spectrogram, and the two that the paper argues against.
 
 
 @_feature
-def spectrogram(samples: jax.Array, device: _Device) -> jax.Array:
+def spectrogram(samples: jax.Array, device: Device) -> jax.Array:
     """Power in dB re 1, uncentred frames that overlap by 128 samples.
 
     Source: paper section 2.1; librosa.stft(n_fft=2048, hop_length=1920, center=False).
     """
-    power = _power_spectrum(samples, device, SPECTROGRAM_HOP_LENGTH, centered=False)
-    return _decibels(power)
+    power = power_spectrum(samples, device, SPECTROGRAM_HOP_LENGTH, centered=False)
+    return decibels(power)
 
 
 @_feature
-def mel(samples: jax.Array, device: _Device) -> jax.Array:
+def mel(samples: jax.Array, device: Device) -> jax.Array:
     """Power in mel bands, in dB re 1.
 
     Source: librosa.feature.melspectrogram, its defaults, in dB without top_db.
     """
-    return _decibels(_mel_power(_power_spectrum(samples, device)))
+    return decibels(mel_power(power_spectrum(samples, device)))
 
 
 @_feature
-def mfcc(samples: jax.Array, device: _Device) -> jax.Array:
+def mfcc(samples: jax.Array, device: Device) -> jax.Array:
     """Mel-frequency cepstral coefficients: the first terms of the mel bands' DCT.
 
     Source: librosa.feature.mfcc(S=mel, n_mfcc=20).
     """
-    mel_db = _decibels(_mel_power(_power_spectrum(samples, device)))
-    return _matmul(mel_db, dct_matrix().T)
+    mel_db = decibels(mel_power(power_spectrum(samples, device)))
+    return matmul(mel_db, dct_matrix().T)
 
 
 # Loudness.
 
 
 @_feature
-def loudness(samples: jax.Array, device: _Device) -> jax.Array:
+def loudness(samples: jax.Array, device: Device) -> jax.Array:
     """Momentary loudness, in all and by band, and how it moves within its 400 ms.
 
     Three rows for the total and for each of ten bands, every 100 ms:
@@ -532,19 +245,19 @@ def loudness(samples: jax.Array, device: _Device) -> jax.Array:
     * The squared windows of a block's frames add up to 400 ms, with soft edges of 93 ms
       where the standard's are sharp.
     """
-    count = _num_frames(
+    count = num_frames(
         samples.size, LOUDNESS_HOP_LENGTH, centered=False, window=LOUDNESS_BLOCK_SAMPLES
     )
-    power = _power_spectrum(samples, device, LOUDNESS_FRAME_HOP_LENGTH, centered=False)
-    mean_square = jnp.maximum(_matmul(power, loudness_filters().T), AMIN)
+    power = power_spectrum(samples, device, LOUDNESS_FRAME_HOP_LENGTH, centered=False)
+    mean_square = jnp.maximum(matmul(power, loudness_filters().T), AMIN)
 
     starts = np.arange(count, dtype=np.int32) * LOUDNESS_HOP_FRAMES
     within = np.arange(LOUDNESS_BLOCK_FRAMES, dtype=np.int32)
     block = mean_square[starts[:, None] + within]  # (blocks, frames, bands)
     mean = block.mean(axis=1)
-    deviation = _decibels(block).std(axis=1)
+    deviation = decibels(block).std(axis=1)
     peak = 10 * jnp.log10(block.max(axis=1) / mean)
-    return jnp.concatenate([_decibels(mean) + _LUFS_OFFSET_DB, deviation, peak], axis=1)
+    return jnp.concatenate([decibels(mean) + _LUFS_OFFSET_DB, deviation, peak], axis=1)
 
 
 # The registry: a new feature is one function above and one entry here.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from mgr_jax.balance import balanced
 from mgr_jax.config import UserError
 from mgr_jax.datasets.base import Track
 
@@ -245,7 +246,7 @@ def _by_artist(tracks, segment_counts, ratios, rng) -> Sides:
     sizes = np.zeros((len(rows), len(genres)))
     for track, artist in zip(tracks, artists, strict=True):
         sizes[rows[artist], genres.index(track.genre)] += 1
-    side_of = _balanced(sizes, ratios, rng)
+    side_of = balanced(sizes, ratios, rng)
     sides = [SIDES[side_of[rows[artist]]] for artist in artists]
     return _whole_tracks(tracks, segment_counts, sides)
 
@@ -312,101 +313,6 @@ def _serve(counts: np.ndarray, ratios: np.ndarray) -> np.ndarray:
             counts[donor] -= 1
             counts[side] += 1
     return counts
-
-
-# What it costs that a genre is missing from a side, and that a side has nothing at all.
-# The unit is a squared share of a genre, so that hardly any imbalance outweighs these.
-_MISSING_COST = np.array([10_000.0, 30.0, 100.0])
-_EMPTY_COST = 1_000.0
-
-_MOST_SWEEPS = 20
-_REDRAWS = 20
-
-
-def _balanced(
-    sizes: np.ndarray, ratios: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Draws a side for each group, so that every genre comes near the ratios.
-
-    A random draw is settled (see `_settle`). That can get stuck where groups are few or
-    large, so a genre that is a track or more off is drawn anew a number of times, and
-    the best draw stays.
-
-    Args:
-      sizes: (groups, genres), tracks of each genre in each group.
-      ratios: (3,).
-      rng: of the draws.
-
-    Returns:
-      (groups,) indices into SIDES.
-    """
-    side_of = np.zeros(len(sizes), int)
-    totals = sizes.sum(axis=0)
-    genres = range(len(totals))
-    _redraw(np.arange(len(sizes)), side_of, sizes, ratios, rng)
-    for genre in [*genres] * _REDRAWS:
-        held = _held(sizes, side_of)
-        if np.abs(held[:, genre] - ratios * totals[genre]).max() < 1:
-            continue
-        other = side_of.copy()
-        _redraw(np.flatnonzero(sizes[:, genre]), other, sizes, ratios, rng)
-        costs = _cost(np.stack([_held(sizes, other), held]), totals, ratios)
-        if costs[0] < costs[1]:
-            side_of = other
-    return side_of
-
-
-def _redraw(
-    groups: np.ndarray,
-    side_of: np.ndarray,
-    sizes: np.ndarray,
-    ratios: np.ndarray,
-    rng: np.random.Generator,
-) -> None:
-    """Draws the sides of some groups anew and settles them; changes `side_of`.
-
-    To settle is to let one group after the other move to the side where it costs least,
-    until none wants to move.
-    """
-    side_of[groups] = rng.choice(len(SIDES), len(groups), p=ratios / ratios.sum())
-    allowed = np.flatnonzero(ratios > 0)
-    # Row s puts a group on the side allowed[s].
-    onto = np.eye(len(SIDES))[allowed][:, :, None]
-    held, totals = _held(sizes, side_of), sizes.sum(axis=0)
-    for _ in range(_MOST_SWEEPS):
-        before = side_of[groups]
-        for group in rng.permutation(groups):
-            held[side_of[group]] -= sizes[group]
-            costs = _cost(held + onto * sizes[group], totals, ratios)
-            if costs[allowed == side_of[group]] > costs.min() + 1e-12:
-                side_of[group] = allowed[costs.argmin()]
-            held[side_of[group]] += sizes[group]
-        if (side_of[groups] == before).all():
-            break
-
-
-def _held(sizes: np.ndarray, side_of: np.ndarray) -> np.ndarray:
-    """Tracks on each side: (3, genres)."""
-    return np.stack([sizes[side_of == side].sum(axis=0) for side in range(len(SIDES))])
-
-
-def _cost(held: np.ndarray, totals: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """How far from the ratios a division is.
-
-    Args:
-      held: (..., 3, genres) tracks on each side.
-      totals: (genres,) tracks in all.
-      ratios: (3,).
-
-    Returns:
-      (...,) cost: squared differences of shares, summed over sides and genres, and
-      what is missing.
-    """
-    wanted = ratios > 0
-    off = ((held / totals - ratios[:, None]) ** 2).sum(axis=(-2, -1))
-    missing = (held == 0).sum(axis=-1) @ (_MISSING_COST * wanted)
-    empty = (held.sum(axis=-1) == 0) @ (_EMPTY_COST * wanted)
-    return off + missing + empty
 
 
 # The last three take a side for each track from the data set itself.

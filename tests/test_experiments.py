@@ -3,13 +3,13 @@
 import csv
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import ROOT
 
 from experiments import grid
@@ -107,20 +107,45 @@ def test_leakage_tells_each_step_and_what_is_shared(experiment, place):
     assert "no difference shown between track and segment" in done.stdout
 
 
-def test_loudness_moves_the_level_and_tells_what_it_was_worth(experiment, place):
-    done = experiment("loudness", "--dataset=folder", "--feature=loudness", "--seeds=1")
+@pytest.fixture(scope="module")
+def loud_and_quiet(tmp_path_factory) -> pathlib.Path:
+    """Two genres of the same noise, 20 dB apart."""
+    root = tmp_path_factory.mktemp("music") / "loud and quiet"
+    random = np.random.default_rng(0)
+    for genre, level in (("loud", 0.3), ("quiet", 0.03)):
+        (root / genre).mkdir(parents=True)
+        for number in range(12):
+            noise = level * random.standard_normal(11 * 22_050)
+            soundfile.write(root / genre / f"{number}.wav", noise, 22_050)
+    return root
+
+
+def test_a_model_that_hears_level_alone_is_found_out(experiment, place, loud_and_quiet):
+    done = experiment(
+        "loudness",
+        "--dataset=folder",
+        f"--data_dir={loud_and_quiet}",
+        f"--out={place / 'loud'}",
+        "--feature=loudness",
+        "--seeds=1",
+        "--num_epochs=12",
+        "--learning_rate=0.01",
+    )
     assert done.returncode == 0, done.stderr
-    [table] = (place / "out").glob("loudness-*.csv")
-    rows = [*csv.DictReader(table.open())]
-    gains = {row["gain_db"] for row in rows}
-    assert gains == {*map(str, range(-20, 25, 5)), ""}
-    assert {row["model"] for row in rows} == {
-        "plain",
-        "trained with random gain of 20 dB",
-        "average loudness alone",
-    }
-    [page] = (place / "out").glob("loudness-*.md")
-    assert re.search(r"Told nothing but .* right on \d", page.read_text())
+    [table] = (place / "loud").glob("loudness-*.csv")
+    rows = [row for row in csv.DictReader(table.open()) if row["level"] == "track"]
+    found = {(row["model"], row["gain_db"]): float(row["accuracy"]) for row in rows}
+    # 20 dB up, quiet is as loud as loud was, and the other way round.
+    assert found["average loudness alone", ""] == 1.0
+    assert found["plain", "0"] == 1.0
+    assert found["plain", "20"] == 0.5
+    assert found["plain", "-20"] == 0.5
+    gains = {gain for model, gain in found if model == "plain"}
+    assert gains == {*map(str, range(-20, 25, 5))}
+    assert found["trained with random gain of 20 dB", "20"] == 0.5
+    [page] = (place / "loud").glob("loudness-*.md")
+    assert "an SVM is right on 100.0 % of test tracks" in page.read_text()
+    assert "most frequent genre alone is 50.0 %" in page.read_text()
 
 
 def test_a_feature_that_gain_does_not_move_is_refused(experiment):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from mgr_jax import audio, features, filterbanks
+from mgr_jax import audio, features, filterbanks, tuning
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 from mgr_jax.features import FEATURES
 
@@ -154,7 +154,7 @@ def test_tempogram_of_a_steady_high_tone_equals_librosas_where_there_is_an_onset
 @pytest.mark.parametrize("kind", ["gtzan", "mp3"])
 def test_tuning_equals_librosas_on_real_recordings(kind):
     segments = real_segments(kind)
-    ours = compute(features.estimate_tuning, segments)
+    ours = compute(tuning.estimate_tuning, segments)
     theirs = [librosa_tuning(samples) for samples in segments]
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
@@ -168,7 +168,7 @@ def test_tuning_equals_librosas_even_where_it_is_read_from_roundings():
         keep = rng.integers(0, SEGMENT_SAMPLES, 1 + i)
         segment[np.setdiff1d(np.arange(SEGMENT_SAMPLES), keep)] = 0
     segments = segments.astype(np.float32)
-    ours = compute(features.estimate_tuning, segments)
+    ours = compute(tuning.estimate_tuning, segments)
     theirs = [librosa_tuning(samples) for samples in segments]
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
@@ -192,7 +192,7 @@ def test_chroma_of_an_a_peaks_at_a(octave):
 def test_a_tones_detuning_is_its_tuning(hz, error, cents):
     # Three bins and a parabola place a tone to 0.05 bins, fewer cents the higher it is.
     samples = sine(hz * 2 ** (cents / 1200))[None]
-    assert abs(compute(features.estimate_tuning, samples)[0] - cents / 100) < error
+    assert abs(compute(tuning.estimate_tuning, samples)[0] - cents / 100) < error
 
 
 @pytest.mark.parametrize("name", ["spectrogram", "mel"])
@@ -293,7 +293,7 @@ def test_dct_is_scipys():
 def test_median_is_numpys(peaks):
     strength = np.full((3, 4), -1, np.float32)
     strength.flat[: len(peaks)] = peaks
-    median = features._median_strength(strength, np.int32(len(peaks)))
+    median = tuning._median_strength(strength, np.int32(len(peaks)))
     assert median == np.median(np.float32(peaks))
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from test_report import Page
 
-from experiments import paper_report
+from experiments import findings, paper_figures, paper_report
 from experiments.grid import Outcome
 from mgr_jax import prepare, scores
+from mgr_jax.charts import Layer
 from mgr_jax.config import Config, command, complete
-from mgr_jax.figures import Layer
 
 GENRES = ("blues", "metal", "pop", "rock")
 
@@ -167,8 +167,8 @@ def test_other_data_are_not_taken_for_the_papers(parsed, written):
 
 
 def sentences(outcomes, heading):
-    groups = paper_report.group(outcomes)
-    return paper_report.findings(groups, paper_report.compare_all(groups))[heading]
+    groups = findings.group(outcomes)
+    return findings.findings(groups, findings.compare_all(groups))[heading]
 
 
 def test_findings_say_what_a_paired_interval_shows_and_no_more(grid):
@@ -247,7 +247,7 @@ def test_a_lead_that_may_be_chance_beats_nothing(tmp_path):
 def test_a_track_that_lies_on_every_side_is_counted_once(tmp_path):
     run = gtzan(tmp_path, 20, "chroma", split="segment", used=290)
     assert run.results["num_tracks"] == {"train": 200, "validation": 50, "test": 40}
-    (one,) = paper_report.group([run])
+    (one,) = findings.group([run])
     assert one.name == "gtzan (200 tracks)"
 
 
@@ -282,9 +282,9 @@ def test_drawn_splits_are_compared_over_the_seeds_that_both_have(tmp_path):
         gtzan(tmp_path, 40, "mel", seed=1, **track),
         gtzan(tmp_path, 20, "chroma", seed=1, **track),
     ]
-    groups = paper_report.group(outcomes)
+    groups = findings.group(outcomes)
     (pair,) = (
-        c for c in paper_report.compare_all(groups, ["track"]) if c.kind == "features"
+        c for c in findings.compare_all(groups, ["track"]) if c.kind == "features"
     )
     assert pair.names == ("chroma", "mel")
     assert pair.difference.difference == pytest.approx((20 - 40) / 40)
@@ -346,7 +346,7 @@ def test_runs_with_a_random_gain_are_a_line_of_their_own(tmp_path):
         gtzan(tmp_path, 20, "chroma"),
         gtzan(tmp_path, 30, "chroma", random_gain_db=12),
     ]
-    groups = paper_report.group(outcomes)
+    groups = findings.group(outcomes)
     assert [one.model for one in groups] == ["cnn", "cnn, random gain 12 dB"]
     assert [one.paper for one in groups] == [0.42, None]
 
@@ -406,7 +406,7 @@ def test_examples_are_taken_from_the_training_shards(tmp_path, music_folder):
 
 
 def test_layers_are_those_of_the_network_that_is_built():
-    layers = paper_report.network_layers(Config(feature="spectrogram"), 10)
+    layers = paper_figures.network_layers(Config(feature="spectrogram"), 10)
     assert [(layer.name, layer.shape) for layer in layers] == [
         ("input", (1025, 57, 1)),
         ("convolution", (257, 29, 16)),
@@ -440,6 +440,6 @@ def test_layers_count_every_parameter_of_every_network():
             np.zeros((1, *shape, 1), np.float32),
         )["params"]
         count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-        layers = paper_report.network_layers(config, 8)
+        layers = paper_figures.network_layers(config, 8)
         assert sum(layer.parameters for layer in layers) == count
         assert layers[-1].shape == (8,)

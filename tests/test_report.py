@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mgr_jax import charts, page, report, scores
 from mgr_jax import figures as figures_lib
-from mgr_jax import page, report, scores
 
 NASTY_GENRE = '<b>rock & "roll"</b>'
 LAG_S = np.arange(384) * 512 / 22_050
@@ -475,7 +475,8 @@ def test_no_pyplot_state_is_left_behind():
     import sys
 
     program = (
-        "import sys; from mgr_jax import figures as figures_lib, report, scores\n"
+        "import sys\n"
+        "from mgr_jax import charts, figures as figures_lib, report, scores\n"
         "assert not {'matplotlib', 'sklearn'} & set(sys.modules), 'imported at start'\n"
         "figures_lib.confusion_figure([[1, 0], [0, 1]], ['a', 'b'], 't')\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"
@@ -579,11 +580,11 @@ def test_a_click_or_enter_on_a_header_sorts_in_a_browser(tmp_path):
 
 def test_a_network_is_drawn_layer_by_layer_with_its_shapes():
     layers = [
-        figures_lib.Layer("input", (1025, 57, 1)),
-        figures_lib.Layer("convolution", (257, 29, 16), "8 x 4, step 4 x 2", 512),
-        figures_lib.Layer("dense, softmax", (10,), parameters=650),
+        charts.Layer("input", (1025, 57, 1)),
+        charts.Layer("convolution", (257, 29, 16), "8 x 4, step 4 x 2", 512),
+        charts.Layer("dense, softmax", (10,), parameters=650),
     ]
-    figure = figures_lib.network_figure({"spectrogram": layers, "b": layers[:2]})
+    figure = charts.network_figure({"spectrogram": layers, "b": layers[:2]})
     drawn(figure)
     first, second = figure.axes
     assert first.get_title("left") == "spectrogram: 1,162 parameters"
@@ -601,12 +602,12 @@ def test_a_network_is_drawn_layer_by_layer_with_its_shapes():
 
 def test_accuracies_stand_in_percent_with_their_intervals_and_the_papers():
     bars = [
-        figures_lib.Bar("tempogram", "cnn", 0.5, [0.4, 0.55]),
-        figures_lib.Bar("chroma", "cnn", 0.3, [0.2, 0.4]),
-        figures_lib.Bar("chroma", "svm", 0.2, [0.1, 0.3]),
+        charts.Bar("tempogram", "cnn", 0.5, [0.4, 0.55]),
+        charts.Bar("chroma", "cnn", 0.3, [0.2, 0.4]),
+        charts.Bar("chroma", "svm", 0.2, [0.1, 0.3]),
     ]
-    panel = figures_lib.Panel("gtzan", bars, {"chroma": 0.42, "mel": 0.9}, 0.1)
-    figure = figures_lib.accuracy_figure([panel, figures_lib.Panel("b", bars[:1])])
+    panel = charts.Panel("gtzan", bars, {"chroma": 0.42, "mel": 0.9}, 0.1)
+    figure = charts.accuracy_figure([panel, charts.Panel("b", bars[:1])])
     drawn(figure)
     axes, other = figure.axes
     assert tick_texts(axes.xaxis) == ["tempogram", "chroma"]

@@ -1,0 +1,191 @@
+"""Samples to power spectra, and what else the features share.
+
+The samples of one segment enter, (samples,); spectra leave, (frames, bins), float32.
+`batched` makes a function of a batch out of what works on one segment. features and
+tuning call it.
+
+librosa computes its FFT in float64 and rounds the result. A float32 FFT is off by
+about 1e-7 of the frame's strongest bin: on real audio 1 to 3 bins in 1000, all 90 dB
+or more below that one, then miss librosa's level by 0.05 to 4 dB. So spectra are
+computed in float64 here as well. TPUs have no float64 FFT and make do with float32.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from mgr_jax.filterbanks import N_FFT, hann_window, mel_filters
+
+HOP_LENGTH = 512  # tempogram, chroma, mel, mfcc; paper section 2.1
+
+AMIN = 1e-10  # power below it counts as it: -100 dB
+
+
+class Device(NamedTuple):
+    """What a kind of device is good at.
+
+    Attributes:
+      precise: dtype for what librosa computes in float64; that, where FFTs have it.
+      frames_at_once: how many spectra to compute at a time; None for all.
+    """
+
+    precise: DTypeLike
+    frames_at_once: int | None
+
+
+# A CPU's cache holds the spectra of a third of a segment. And XLA does not carry
+# arithmetic across the end of a loop: without one, it would repeat the spectrum's in
+# every place that reads it, and take twice as long for chroma.
+_CPU = Device(jnp.float64, frames_at_once=72)
+_GPU = Device(jnp.float64, frames_at_once=None)
+_TPU = Device(jnp.float32, frames_at_once=None)
+
+
+def batched(fn: Callable[[jax.Array, Device], jax.Array]):
+    """Makes `fn` of one segment and a device a function of a batch.
+
+    Args:
+      fn: ((samples,), what it runs on) to an array. It is given the device when it is
+        compiled.
+
+    Returns:
+      (..., samples) to (..., *shape of that array). It may be mapped with jax.vmap.
+    """
+
+    def in_turn(samples):
+        if len(samples) == 1:  # without a loop, XLA can share work between features
+            return fn(samples[0], _CPU)[None]
+        return lax.map(lambda one: fn(one, _CPU), samples)
+
+    def at_once(device, samples):
+        return jax.vmap(lambda one: fn(one, device))(samples)
+
+    @jax.custom_batching.custom_vmap
+    def of_batch(samples: jax.Array) -> jax.Array:
+        samples = jnp.asarray(samples, jnp.float32)
+        batch = samples.shape[:-1]
+        # The device is known only when the function is compiled, or exported for one.
+        values = lax.platform_dependent(
+            samples.reshape(math.prod(batch), samples.shape[-1]),
+            cpu=in_turn,
+            tpu=functools.partial(at_once, _TPU),
+            default=functools.partial(at_once, _GPU),
+        )
+        return values.reshape(*batch, *values.shape[1:])
+
+    @of_batch.def_vmap
+    def _(axis_size, in_batched, samples):
+        # jax.vmap's own way would lose float64: it rewrites what was traced inside
+        # `allow_float64` when that is left.
+        return of_batch(samples), True
+
+    return functools.wraps(fn)(of_batch)
+
+
+def allow_float64(fn):
+    """Lets `fn` compute in float64, which JAX otherwise turns into float32.
+
+    Only floats may be made inside: integers would be 64 bits wide there, and JAX cannot
+    lower those once it is back outside.
+    """
+
+    @functools.wraps(fn)
+    def wrapped(*args, **kwargs):
+        with jax.enable_x64(True):
+            return fn(*args, **kwargs)
+
+    return wrapped
+
+
+def num_frames(
+    num_samples: int, hop_length: int, centered: bool, window: int = N_FFT
+) -> int:
+    """How many frames there are in a segment.
+
+    Args:
+      num_samples: length of the segment.
+      hop_length: samples from one frame to the next.
+      centered: whether zeros at both ends let a frame be centred on any sample.
+      window: samples that a frame spans.
+
+    Raises:
+      ValueError: there is not enough for one frame.
+    """
+    shortest = 1 if centered else window
+    if num_samples < shortest:
+        raise ValueError(f"{num_samples} samples are too few: need {shortest} or more")
+    return 1 + (num_samples - (0 if centered else window)) // hop_length
+
+
+def power_spectrum(
+    samples: jax.Array, device: Device, hop_length: int = HOP_LENGTH, centered=True
+) -> jax.Array:
+    """(samples,) to (frames, 1025), the squared magnitude of the STFT, float32.
+
+    Source: np.abs(librosa.stft(samples, ...)) ** 2.
+
+    Args:
+      samples: float32.
+      device: what it runs on.
+      hop_length: samples from one frame to the next.
+      centered: frame t is centred on sample t * hop_length rather than starting there.
+    """
+    count = num_frames(samples.size, hop_length, centered)
+    edge = jnp.zeros(N_FFT // 2 if centered else 0, jnp.float32)
+    padded = jnp.concatenate([edge, samples, edge])
+
+    @allow_float64
+    def power_of_frame(start):
+        frame = lax.dynamic_slice(padded, (start,), (N_FFT,)).astype(device.precise)
+        spectrum = jnp.fft.rfft(frame * hann_window(N_FFT).astype(device.precise))
+        real = jnp.abs(spectrum.real.astype(jnp.float32))
+        imag = jnp.abs(spectrum.imag.astype(jnp.float32))
+        # numpy's magnitude of a complex64, roundings included. The spectrum of a click
+        # is flat: only the roundings give it the peaks that its tuning is read from.
+        larger, smaller = jnp.maximum(real, imag), jnp.minimum(real, imag)
+        ratio = (smaller / jnp.where(larger > 0, larger, 1)).astype(device.precise)
+        magnitude = larger * jnp.sqrt((1 + ratio * ratio).astype(jnp.float32))
+        return magnitude * magnitude
+
+    starts = np.arange(count, dtype=np.int32) * hop_length
+    if device.frames_at_once is None:
+        return jax.vmap(power_of_frame)(starts)
+    return lax.map(power_of_frame, starts, batch_size=device.frames_at_once)
+
+
+def decibels(power: jax.Array) -> jax.Array:
+    """Power in dB re 1; librosa.power_to_db(power, top_db=None)."""
+    return 10 * jnp.log10(jnp.maximum(power, AMIN))
+
+
+def matmul(a: Any, b: jax.Array) -> jax.Array:
+    """Matrix product of float32, to float32's precision on every kind of device."""
+    # Accelerators would otherwise round the factors to 8 or 11 bits.
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+@functools.cache
+def _mel_filters_in_groups() -> tuple[tuple[slice, np.ndarray], ...]:
+    # A band covers few bins. Multiplying groups of bands by the bins that they cover
+    # does an eighth of the work of multiplying all by all.
+    groups = []
+    for filters in np.split(mel_filters(), 8):
+        covered = np.flatnonzero(filters.any(axis=0))
+        bins = slice(covered[0], covered[-1] + 1)
+        groups.append((bins, filters[:, bins]))
+    return tuple(groups)
+
+
+def mel_power(power: jax.Array) -> jax.Array:
+    """Power spectrum to power in mel bands: (frames, 1025) to (frames, MEL_BANDS)."""
+    groups = [
+        matmul(power[:, bins], filters.T) for bins, filters in _mel_filters_in_groups()
+    ]
+    return jnp.concatenate(groups, axis=1)
