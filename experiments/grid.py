@@ -31,7 +31,7 @@ from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import DATASETS, load_tracks
 from mgr_jax.input_pipeline import is_complete, prepared_folder
 from mgr_jax.scores import Predictions, read_predictions_csv
-from mgr_jax.splits import CURATED
+from mgr_jax.splits import CURATED, assign
 
 FINISHED, FAILED, NOT_RUN = "finished", "failed", "not run"
 
@@ -173,15 +173,39 @@ def _complete(config: Config, out: pathlib.Path) -> Config:
     return config_lib.complete(config, dataset.default_split, dataset.splits)
 
 
-def check_data(configs: Iterable[Config]) -> None:
-    """Raises UserError, before anything is begun, where a data set is not there."""
+def check_data(configs: Sequence[Config], named_splits: bool) -> list[Config]:
+    """Looks, before anything is begun, whether the data allow of these runs.
+
+    Args:
+      configs: the runs.
+      named_splits: whether the user named the splits; if not, one that the data do not
+        allow of (artists of which none is known) is left out, with a warning.
+
+    Returns:
+      The configs that remain.
+
+    Raises:
+      UserError: a data set is not there.
+    """
+    impossible = set()
     for config in {c.dataset: c for c in configs}.values():
-        folders = {prepared_folder(c) for c in configs if c.dataset == config.dataset}
+        of_dataset = [c for c in configs if c.dataset == config.dataset]
         try:
-            load_tracks(config)
+            tracks = load_tracks(config)
         except UserError as error:
+            folders = {prepared_folder(c) for c in of_dataset}
             if not all(map(is_complete, folders)):
                 raise UserError(f"{error}; or leave {config.dataset} out") from None
+            continue
+        counts = {track.id: config.segments_per_track or 5 for track in tracks}
+        for split in dict.fromkeys(c.split for c in of_dataset):
+            try:
+                assign(tracks, counts, split, config.split_ratios, config.seed)
+            except UserError as error:
+                if not named_splits:
+                    config_lib.warn(f"{config.dataset} without {split}: {error}")
+                    impossible.add((config.dataset, split))
+    return [c for c in configs if (c.dataset, c.split) not in impossible]
 
 
 def run_all(

@@ -73,7 +73,7 @@ def run() -> None:
         models=[config.model],
         seeds=given.seeds,
     )
-    grid.check_data(configs)
+    configs = grid.check_data(configs, named_splits=False)
     outcomes = grid.run_all(configs, out, given.jobs)
     for outcome in outcomes:
         if outcome.status == grid.FAILED:

@@ -82,7 +82,7 @@ def run() -> None:
             seeds=given.seeds,
         )
     ]
-    grid.check_data(configs)
+    grid.check_data(configs, named_splits=True)
     outcomes = grid.run_all(configs, out, given.jobs)
     for outcome in outcomes:
         if outcome.status == grid.FAILED:

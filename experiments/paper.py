@@ -34,7 +34,7 @@ def run() -> None:
         splits=given.splits,
         seeds=given.seeds,
     )
-    grid.check_data(configs)
+    configs = grid.check_data(configs, named_splits=bool(given.splits))
     outcomes = grid.run_all(configs, out, given.jobs)
     paths = paper_report.write(out, outcomes)
     print(paper_report.terminal(outcomes))

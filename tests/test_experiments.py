@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from experiments import grid
 from mgr_jax.config import Config, UserError
+from mgr_jax.datasets import DATASETS
 
 SMALL = ("--num_epochs=2", "--widths=4,4,8", "--hidden_units=8", "--batch_size=4")
 
@@ -105,6 +106,8 @@ def test_leakage_tells_each_step_and_what_is_shared(experiment, place):
     # Tones that a chroma tells apart: there is nothing to gain by leaking.
     assert {float(row["accuracy"]) for row in rows} == {1.0}
     assert "no difference shown between track and segment" in done.stdout
+    # Nobody named the artists.
+    assert "warning: folder without artist" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,7 @@ def test_a_feature_that_gain_does_not_move_is_refused(experiment):
 
 
 def test_missing_data_is_told_before_anything_is_begun(experiment, place):
-    done = experiment("paper", "--datasets=folder,gtzan")
+    done = experiment("paper", "--datasets=folder,gtzan", "--splits=track")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "or leave gtzan out" in done.stderr
@@ -181,6 +184,15 @@ def test_the_grid_goes_seed_by_seed_and_the_honest_splits_come_first():
     ]
     assert len(configs) == 16
     assert len({c.workdir for c in configs}) == 16
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_names_its_splits_from_the_most_honest_to_the_leakiest(name):
+    splits = DATASETS[name].splits
+    order = [["filtered", "official", "filtered+official"], ["artist"], ["track"]]
+    order.append(["segment"])
+    ranks = [next(k for k, names in enumerate(order) if s in names) for s in splits]
+    assert ranks == sorted(ranks)
 
 
 def test_a_baseline_needs_one_seed_where_the_split_draws_nothing():

@@ -83,5 +83,5 @@ DATASET = Dataset(
     name="folder",
     load=load,
     default_split="track",
-    splits=("track", "artist", "segment"),
+    splits=("artist", "track", "segment"),
 )

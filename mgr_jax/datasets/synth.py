@@ -339,4 +339,4 @@ def _cut(track: np.ndarray) -> np.ndarray:
     return track[margin : margin + CLIP_SAMPLES]
 
 
-DATASET = Dataset("synth", load, default_split="track", splits=("segment", "track"))
+DATASET = Dataset("synth", load, default_split="track", splits=("track", "segment"))
