@@ -8,36 +8,24 @@ or takes its process with it, is an outcome too. The experiments call it.
 import collections
 import dataclasses
 import functools
-import gc
 import json
-import multiprocessing
-import os
 import pathlib
-import queue
-import signal
-import threading
-import time
-import traceback
 from collections.abc import Iterable, Sequence
-from multiprocessing.connection import Connection
 from typing import Any
 
 from absl import flags
 
+from experiments import workers
 from mgr_jax import config as config_lib
 from mgr_jax import main, workdir
-from mgr_jax.baselines import BASELINES
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import DATASETS, load_tracks
 from mgr_jax.input_pipeline import is_complete, prepared_folder
+from mgr_jax.models import BASELINES
 from mgr_jax.scores import Predictions, read_predictions_csv
 from mgr_jax.splits import CURATED, assign
 
 FINISHED, FAILED, NOT_RUN = "finished", "failed", "not run"
-
-_LONGEST_ERROR = 400
-_RUNS_A_WORKER = 25  # a process that compiles anew for each run grows with them
-_PATIENCE_S = 60  # for a run to save itself once it is told to stop
 
 
 def define_flags(leave_out: Iterable[str]) -> None:
@@ -208,6 +196,18 @@ def check_data(configs: Sequence[Config], named_splits: bool) -> list[Config]:
     return [c for c in configs if (c.dataset, c.split) not in impossible]
 
 
+def finished_runs(
+    configs: Sequence[Config], out: pathlib.Path, jobs: int
+) -> list[Outcome]:
+    """As `run_all`, with a warning for each run that failed, which is left out."""
+    outcomes = run_all(configs, out, jobs)
+    for outcome in outcomes:
+        if outcome.status != FINISHED:
+            name = outcome.config.run_path.name
+            config_lib.warn(f"{name} is left out: {outcome.error}; see {outcome.log}")
+    return [outcome for outcome in outcomes if outcome.status == FINISHED]
+
+
 def run_all(
     configs: Sequence[Config], out: pathlib.Path, jobs: int = 1
 ) -> list[Outcome]:
@@ -229,21 +229,43 @@ def run_all(
     """
     if jobs < 1:
         raise UserError(f"--jobs={jobs}: must be 1 or more")
-    (out / "logs").mkdir(parents=True, exist_ok=True)
-    outcomes = {config: _found(config) for config in configs}
-    waiting = [c for c, outcome in outcomes.items() if outcome.status != FINISHED]
+    if any(config.overwrite for config in configs):
+        config_lib.warn(
+            "--overwrite starts all of these runs anew; leave it out to go on with "
+            "them after an interruption"
+        )
+    logs = out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    outcomes = {
+        config: Outcome(config, NOT_RUN) if config.overwrite else _found(config)
+        for config in configs
+    }
     progress = _Progress(outcomes, jobs)
-    if waiting:
-        _work_off(waiting, out / "logs", min(jobs, len(waiting)), progress)
+
+    def ended(config: Config, error: str, seconds: float) -> None:
+        outcome = Outcome(config, FAILED, error) if error else _found(config)
+        if outcome.status == NOT_RUN:
+            error = "its results cannot be read"
+            outcome = Outcome(config, FAILED, error)
+        log = workers.log_path(config, logs)
+        outcomes[config] = dataclasses.replace(outcome, log=log)
+        progress.tell(outcomes[config], seconds)
+
+    waiting = [c for c, outcome in outcomes.items() if outcome.status != FINISHED]
+    workers.make_runs(waiting, logs, jobs, ended)
     return [outcomes[config] for config in configs]
 
 
 def _found(config: Config) -> Outcome:
-    """The run as it is on disk: finished, with these settings, or not."""
+    """The run as it is on disk: finished, with these settings, and whole; or not."""
     try:
         workdir.check_same_run(workdir.read_config(config.run_path), config)
         outcome = Outcome(config, FINISHED)
-        if outcome.results["training_finished"] and not config.overwrite:
+        answers = len(outcome.predictions.labels)
+        if (
+            outcome.results["training_finished"]
+            and answers == outcome.results["segment"]["n"]
+        ):
             return outcome
     except (UserError, OSError, ValueError, KeyError):
         pass
@@ -256,7 +278,6 @@ class _Progress:
     def __init__(self, outcomes: dict[Config, Outcome], jobs: int):
         self._outcomes = outcomes
         self._jobs = jobs
-        self._lock = threading.Lock()
         self._seconds = collections.defaultdict(list)
         done = [o for o in outcomes.values() if o.status == FINISHED]
         for outcome in done:
@@ -270,19 +291,18 @@ class _Progress:
             flush=True,
         )
 
-    def ended(self, outcome: Outcome, seconds: float) -> None:
-        """Takes note of a run that has just come to its end."""
-        with self._lock:
-            self._outcomes[outcome.config] = outcome
-            self._ended += 1
+    def tell(self, outcome: Outcome, seconds: float) -> None:
+        """Says how a run went that has just come to its end."""
+        self._ended += 1
+        if outcome.status == FINISHED:
             self._seconds[_kind(outcome.config)].append(seconds)
-            width = len(str(len(self._outcomes)))
-            print(
-                f"[{self._ended:{width}}/{len(self._outcomes)}] "
-                f"{outcome.config.run_path.name}: {_told(outcome)}, {seconds:.0f} s"
-                + self._time_left(),
-                flush=True,
-            )
+        width = len(str(len(self._outcomes)))
+        print(
+            f"[{self._ended:{width}}/{len(self._outcomes)}] "
+            f"{outcome.config.run_path.name}: {_told(outcome)}, {seconds:.0f} s"
+            + self._time_left(),
+            flush=True,
+        )
 
     def _time_left(self) -> str:
         left = [o.config for o in self._outcomes.values() if o.status == NOT_RUN]
@@ -317,151 +337,3 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return "a minute"
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-# The processes. A worker makes one run after another, so that starting up is paid for
-# once; one that dies fails the run that it was at, and the next run gets a new worker.
-
-
-class _Worker:
-    """A process that makes the runs it is sent, and its end of the line to it."""
-
-    def __init__(self, logs: pathlib.Path):
-        context = multiprocessing.get_context("spawn")
-        self._line, far_end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(far_end, logs), daemon=True
-        )
-        self._process.start()
-        far_end.close()
-        self._made = 0
-
-    def make(self, config: Config) -> str:
-        """Makes a run; returns why it failed, or ""."""
-        self._made += 1
-        try:
-            self._line.send(config)
-            return self._line.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            code = self._process.exitcode
-            what = signal.Signals(-code).name if code < 0 else f"status {code}"
-            return f"its process ended with {what} (memory?)"
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether its process is."""
-        return self._process.is_alive()
-
-    @property
-    def is_worn(self) -> bool:
-        """Whether another should take its place."""
-        return self._made >= _RUNS_A_WORKER
-
-    def stop(self) -> None:
-        """Lets the run at hand save itself, then ends."""
-        self._process.terminate()
-        self._process.join(_PATIENCE_S)
-        self._process.kill()
-
-    def dismiss(self) -> None:
-        """Ends when no run is at hand."""
-        self._line.close()
-        self._process.join()
-
-
-def _serve(line: Connection, logs: pathlib.Path) -> None:
-    """The worker's side: makes runs until the other side hangs up."""
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    # Ctrl-C reaches every process of a terminal; the parent passes it on in its way.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        try:
-            config = line.recv()
-        except EOFError:
-            return
-        line.send(_make(config, _log_path(config, logs)))
-
-
-def _follow_parent() -> None:
-    """A parent that was killed cannot say so; its runs must not go on without it."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _make(config: Config, log: pathlib.Path) -> str:
-    import jax
-
-    with log.open("w") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    try:
-        main.run(config)
-        return ""
-    except UserError as error:
-        print(f"error: {error}", flush=True)
-        return str(error)
-    except Exception as error:  # a run's failure, whatever it is, is an outcome
-        traceback.print_exc()
-        words = " ".join(str(error).split())
-        return f"{type(error).__name__}: {words}"[:_LONGEST_ERROR]
-    finally:
-        jax.clear_caches()
-        gc.collect()
-
-
-def _log_path(config: Config, logs: pathlib.Path) -> pathlib.Path:
-    return logs / f"{config.run_path.name}.log"
-
-
-def _work_off(
-    configs: Sequence[Config], logs: pathlib.Path, jobs: int, progress: _Progress
-) -> None:
-    todo: queue.SimpleQueue[Config] = queue.SimpleQueue()
-    for config in configs:
-        todo.put(config)
-    workers: dict[int, _Worker] = {}
-    stopping = threading.Event()
-
-    def work(number: int) -> None:
-        while not stopping.is_set():
-            try:
-                config = todo.get_nowait()
-            except queue.Empty:
-                return
-            worker = workers.get(number)
-            if worker and worker.is_alive and worker.is_worn:
-                worker.dismiss()
-            if not worker or not worker.is_alive:
-                workers[number] = _Worker(logs)
-            started = time.monotonic()
-            error = workers[number].make(config)
-            # A worker may hear of the end before this process does.
-            if stopping.wait(0 if workers[number].is_alive else 2):
-                return
-            log = _log_path(config, logs)
-            outcome = Outcome(config, FAILED if error else FINISHED, error, log)
-            progress.ended(outcome, time.monotonic() - started)
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(jobs)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for worker in workers.values():
-            worker.dismiss()
-    except KeyboardInterrupt:
-        stopping.set()
-        print("stopping: the runs at hand save themselves", flush=True)
-        for worker in list(workers.values()):
-            worker.stop()
-        for thread in threads:
-            thread.join()
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)

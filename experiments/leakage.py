@@ -28,8 +28,8 @@ from mgr_jax import (
     train,
 )
 from mgr_jax import config as config_lib
-from mgr_jax.config import UserError, warn
-from mgr_jax.datasets import dataset_key
+from mgr_jax.config import UserError
+from mgr_jax.datasets import DATASETS, dataset_key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,28 +74,25 @@ def run() -> None:
         seeds=given.seeds,
     )
     configs = grid.check_data(configs, named_splits=False)
-    outcomes = grid.run_all(configs, out, given.jobs)
-    for outcome in outcomes:
-        if outcome.status == grid.FAILED:
-            warn(f"{outcome.config.run_path.name} is left out: {outcome.error}")
-    ladder = _ladder(outcomes)
+    ladder = _ladder(grid.finished_runs(configs, out, given.jobs))
     if len(ladder) < 2:
         raise UserError(
             f"--dataset={config.dataset}: runs of two splits are needed to compare; "
             f"{out / 'logs'} says why they failed"
         )
     name = f"leakage-{dataset_key(config)}-{config.feature}-{config.model}"
+    name += f"-random_gain_{config.random_gain_db:g}_db" * bool(config.random_gain_db)
     print(write(ladder, out / name))
 
 
 def _ladder(outcomes: Sequence[grid.Outcome]) -> list[Rung]:
-    """The splits that have finished runs, from the leakiest to the most honest."""
-    finished = [o for o in outcomes if o.status == grid.FINISHED]
-    names = list(dict.fromkeys(o.config.split for o in finished))
-    return [
-        _rung([o for o in finished if o.config.split == name])
-        for name in reversed(names)
-    ]
+    """The splits that have runs, from the leakiest to the most honest."""
+    runs = {
+        split: [o for o in outcomes if o.config.split == split]
+        for outcome in outcomes[:1]
+        for split in reversed(DATASETS[outcome.config.dataset].splits)
+    }
+    return [_rung(of_split) for of_split in runs.values() if of_split]
 
 
 def _rung(runs: Sequence[grid.Outcome]) -> Rung:
@@ -169,10 +166,10 @@ def _mcnemar(ladder: Sequence[Rung]) -> tables.Table:
     """Run against run, on the tracks that both happened to test."""
     rows = []
     for before, after in itertools.pairwise(ladder):
-        of_seed = {run.config.seed: run for run in after.runs}
-        for run in before.runs:
-            # A baseline has one run where the split draws nothing.
-            other = of_seed.get(run.config.seed, after.runs[0])
+        for run, other in itertools.product(before.runs, after.runs):
+            # A baseline has one run, of the first seed, where the split draws nothing.
+            if run.config.seed != other.config.seed:
+                continue
             found = compare.mcnemar(run.predictions, other.predictions)
             rows.append(
                 [
@@ -201,8 +198,12 @@ def _findings(ladder: Sequence[Rung]) -> list[str]:
         compare.verdict(after.split, before.split, _difference(after, before, "track"))
         for before, after in pairs
     ]
+    warnings = [
+        line for rung in ladder for line in rung.runs[0].results["split_warnings"]
+    ]
     return [
         *lines,
+        *warnings,
         "The splits differ in what they train on too: see the numbers of tracks.",
         "Intervals are not corrected for their number; what another seed would change "
         "is in the deviation over seeds.",

@@ -40,7 +40,7 @@ def run() -> None:
     print(paper_report.terminal(outcomes))
     for path in paths:
         print(f"  {path}")
-    failed = sum(outcome.status == grid.FAILED for outcome in outcomes)
+    failed = sum(outcome.status != grid.FINISHED for outcome in outcomes)
     if failed:
         raise UserError(
             f"{failed} of {len(outcomes)} runs failed; the report says which and why; "

@@ -19,8 +19,6 @@ from mgr_jax.checkpoints import BEST, Checkpoints
 from mgr_jax.config import Config, UserError
 from mgr_jax.input_pipeline import Prepared
 
-BASELINES = ("svm",)
-
 COMPONENTS = 128  # principal components that the SVM sees at the most
 _COSTS = (0.1, 1.0, 10.0, 100.0)
 _SHARPNESSES = np.geomspace(0.1, 30, 26)

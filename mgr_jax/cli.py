@@ -35,8 +35,13 @@ def _guarded(body: Callable[[], None], argv: Sequence[str]) -> None:
         body()
     except UserError as error:
         _fail(error, status=1)
+    except BrokenPipeError:
+        # Who was reading has gone, as head does; what is left to say would fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror or error}", status=1)
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", status=1)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on", status=130)
 

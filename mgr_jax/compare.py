@@ -83,9 +83,11 @@ def summarise(group: Sequence[Predictions], level: str, seed: int = 0) -> Summar
     The interval is a bootstrap: of all tracks that any run tested as many are drawn
     with replacement, 2000 times, the same draw for every run; percentiles 2.5 and 97.5
     of the mean over runs. (A run of whose tracks a draw holds none is left out of
-    that mean.) Where resampling shows no spread, all answers right for one, it is
-    Wilson's with n = tracks, as in `scores.bootstrap_over_tracks`. The runs are taken
-    as they are: what another seed would change is in the deviation, not here.
+    that mean.) Two imagined tracks are added to those drawn from, one right and one
+    wrong in every run: without them the interval is too narrow near 0 and 1, and has
+    no width where all answers are right. It is a resampling form of what Agresti and
+    Coull add to Wald's interval (1998, "Approximate is better than 'exact'"). The runs
+    are taken as they are: what another seed would change is in the deviation, not here.
 
     Args:
       group: at least one run; their test sets may differ, their genres may not.
@@ -99,17 +101,15 @@ def summarise(group: Sequence[Predictions], level: str, seed: int = 0) -> Summar
     runs, tracks = hits.shape
     accuracies = hits.sum(axis=1) / sizes.sum(axis=1)
     mean = float(accuracies.mean())
+    more = _with_imagined(hits, sizes, shares=(1.0, 0.0))
     means = np.concatenate(
-        [_mean_accuracy(weights, hits, sizes) for weights in _draws(tracks, seed)]
+        [_mean_accuracy(weights, *more) for weights in _draws(tracks + 2, seed)]
     )
     return Summary(
         mean=mean,
         deviation=float(accuracies.std(ddof=1)) if runs > 1 else None,
-        interval_95=(
-            _percentiles(means)
-            if np.ptp(means) > 1e-12  # more than rounding
-            else scores.wilson(mean, tracks)
-        ),
+        # Sums of shares may pass 1 by a rounding.
+        interval_95=_percentiles(means.clip(0, 1)),
         n=tracks,
         runs=runs,
     )

@@ -23,6 +23,7 @@ from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
 from mgr_jax.config import Config, UserError, replace_text, warn
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared
+from mgr_jax.models import BASELINES
 from mgr_jax.scores import Predictions, score, write_predictions_csv
 from mgr_jax.train import assignment_for
 from mgr_jax.workdir import PREDICTIONS_FILE, RESULTS_FILE
@@ -76,8 +77,9 @@ def evaluate(config: Config) -> dict[str, Any]:
             "evaluate": round(time.monotonic() - started, 3),
         },
     }
-    replace_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+    # The results go last: where they are, so is what they were counted from.
     write_predictions_csv(workdir / PREDICTIONS_FILE, predictions, prepared.genres)
+    replace_text(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     training = input_pipeline.load_side(prepared, assignment, "train")
     examples = input_pipeline.example_per_genre(training, prepared.genres)
     pictures = figures.write_figures(
@@ -153,7 +155,7 @@ def restore(config: Config, prepared: Prepared) -> Restored:
             f"{workdir}: was trained on other features than {prepared.folder} "
             "holds; name the folder that it was trained on with --features_dir"
         )
-    if config.model in baselines.BASELINES:
+    if config.model in BASELINES:
         svm = baselines.restore(checkpoints, about)
         predict = functools.partial(baselines.predict, svm)
         parameters = sum(value.size for value in svm.values())

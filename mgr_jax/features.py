@@ -90,6 +90,8 @@ class Feature:
       level: (bins,) the answer to gain: by how much each bin's numbers rise, in their
         own units, when the samples become 1 dB louder. 1 for a power in dB, 0 for what
         gain leaves alone. Powers that the floor of AMIN holds up do not follow it.
+      floor: what AMIN makes the least value of a bin with a level; -inf where it does
+        not show in a single bin.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Feature:
     axis: Axis
     value_label: str
     level: np.ndarray
+    floor: float = -math.inf
 
     @property
     def bins(self) -> int:
@@ -286,6 +289,8 @@ def _loudness_rows() -> list[str]:
     return [f"{kind}, {band}" for kind in kinds for band in ["total", *bands]]
 
 
+_FLOOR_DB = 10 * math.log10(AMIN)
+
 _ONSETS = {"mel_bands": MEL_BANDS, "amin": AMIN, "top_db": ONSET_TOP_DB}
 
 FEATURES: dict[str, Feature] = {
@@ -314,6 +319,7 @@ FEATURES: dict[str, Feature] = {
             Axis("Frequency", "Hz", np.arange(N_FFT // 2 + 1) * HZ_PER_BIN),
             "power (dB)",
             level=np.ones(N_FFT // 2 + 1),
+            floor=_FLOOR_DB,
         ),
         Feature(
             "mel",
@@ -322,6 +328,7 @@ FEATURES: dict[str, Feature] = {
             Axis("Frequency", "Hz", mel_frequencies_hz()[1:-1]),
             "power (dB)",
             level=np.ones(MEL_BANDS),
+            floor=_FLOOR_DB,
         ),
         Feature(
             "mfcc",
@@ -347,6 +354,7 @@ FEATURES: dict[str, Feature] = {
             Axis("Statistic by band", "", np.array(_loudness_rows())),
             "loudness (LUFS), deviation and peak (dB)",
             level=np.repeat([1.0, 0.0, 0.0], len(LOUDNESS_EDGES_HZ)),
+            floor=_FLOOR_DB + _LUFS_OFFSET_DB,
         ),
     )
 }

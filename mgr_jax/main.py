@@ -14,11 +14,10 @@ from absl import flags
 
 from mgr_jax import cli, workdir
 from mgr_jax import config as config_lib
-from mgr_jax.baselines import BASELINES
 from mgr_jax.config import Config
 from mgr_jax.datasets import DATASETS
 from mgr_jax.features import FEATURES
-from mgr_jax.models import MODELS
+from mgr_jax.models import BASELINES, MODELS
 from mgr_jax.splits import PROTOCOLS
 
 CHOICES = {
@@ -33,19 +32,25 @@ CHOICES = {
 
 def run(config: Config) -> None:
     """Does what a complete config says."""
+    from mgr_jax import prepare
+
+    if config.mode == "prepare":
+        prepare.prepare(config)
+        return
+    with workdir.held_run(config):
+        _make_run(config)
+
+
+def _make_run(config: Config) -> None:
     from mgr_jax import baselines, evaluate, prepare, train
 
-    if config.mode == "evaluate":
-        evaluate.evaluate(config)
-        return
-    if config.mode != "prepare":
+    if config.mode != "evaluate":
         workdir.open_workdir(config)
-    folder = prepare.prepare(config)
-    if config.mode != "prepare":
-        fit = baselines.fit if config.model in baselines.BASELINES else train.train
+        folder = prepare.prepare(config)
+        fit = baselines.fit if config.model in BASELINES else train.train
         # What --overwrite had to delete is gone by now.
         fit(dataclasses.replace(config, overwrite=False), folder)
-    if config.mode == "train_and_evaluate":
+    if config.mode != "train":
         evaluate.evaluate(config)
 
 

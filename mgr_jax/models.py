@@ -276,6 +276,9 @@ def _builder(module: type[nn.Module], target: tuple[int, int]) -> Builder:
     return build_module
 
 
+# What is fitted without a network; baselines.py has them.
+BASELINES = ("svm",)
+
 MODELS: dict[str, Builder] = {
     "cnn": _builder(CNN, target=(16, 7)),
     "crnn": _builder(CRNN, target=(8, 27)),

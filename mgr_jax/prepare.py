@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mgr_jax import audio
+from mgr_jax import audio, workdir
 from mgr_jax.config import Config, UserError, replace_text
 from mgr_jax.datasets import Track, dataset_key, load_tracks
 from mgr_jax.features import FEATURES
@@ -162,24 +162,13 @@ def _spec(job: Job) -> dict[str, Any]:
 @contextlib.contextmanager
 def _writing_to(folder: pathlib.Path) -> Iterator[None]:
     """Holds the folder's lock; an OSError within becomes a line that names the flag."""
-    import filelock
-
     try:
-        # The folder itself is made, and emptied, by the one that holds the lock.
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"another process prepares {folder}; waiting for it", flush=True)
-            lock.acquire()
-        try:
+        # The folder itself is made, and emptied, by the one that holds it.
+        with workdir.held(folder, "prepares"):
             folder.mkdir(exist_ok=True)
             for leftover in folder.glob(".writing-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
-        finally:
-            lock.release()
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written ({error.strerror or error}); name a folder "

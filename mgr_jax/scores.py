@@ -203,6 +203,7 @@ def write_predictions_csv(
 ) -> None:
     """Writes a row a segment: track_id, segment, genre, predicted, p_GENRE...
 
+    The file is written whole or not at all.
     Text is quoted always, so an id may hold commas, quotes and line breaks; a file
     name that is not UTF-8 keeps its bytes. Probabilities are float32, in digits that
     read back exactly.
@@ -214,7 +215,8 @@ def write_predictions_csv(
     """
     predicted = np.argmax(predictions.probabilities, axis=1)
     probabilities = np.asarray(predictions.probabilities, np.float32)
-    with _open(path, "w") as file:
+    scratch = pathlib.Path(path).with_name(f".writing-{pathlib.Path(path).name}")
+    with _open(scratch, "w") as file:
         # Without the quotes, Python 3.11 leaves a lone carriage return bare.
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writerow([*_ID_COLUMNS, *(_PREFIX + genre for genre in genres)])
@@ -223,6 +225,7 @@ def write_predictions_csv(
             answer = genres[predicted[k]]
             segment = int(predictions.segments[k])
             writer.writerow([str(track_id), segment, genre, answer, *probabilities[k]])
+    scratch.replace(path)
 
 
 def read_predictions_csv(

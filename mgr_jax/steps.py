@@ -41,6 +41,7 @@ class TrainState(flax.struct.PyTreeNode):
       label_smoothing: share of the target spread over all genres.
       random_gain_db: each training segment's gain is drawn from -this to this.
       level: units by which each bin rises per dB of gain.
+      floor: the least value of a bin that has a level (see `features.Feature`).
       steps_per_epoch: after so many steps the sums begin anew.
     """
 
@@ -56,6 +57,7 @@ class TrainState(flax.struct.PyTreeNode):
     label_smoothing: float = flax.struct.field(pytree_node=False)
     random_gain_db: float = flax.struct.field(pytree_node=False)
     level: tuple[float, ...] = flax.struct.field(pytree_node=False)
+    floor: float = flax.struct.field(pytree_node=False)
     steps_per_epoch: int = flax.struct.field(pytree_node=False)
 
 
@@ -105,6 +107,7 @@ def create_state(
         label_smoothing=config.label_smoothing,
         random_gain_db=config.random_gain_db,
         level=tuple(FEATURES[config.feature].level.tolist()),
+        floor=FEATURES[config.feature].floor,
         steps_per_epoch=steps_per_epoch,
     )
     # Placed as a step returns it; placed otherwise, the first step would compile twice.
@@ -185,16 +188,28 @@ def eval_step(state: TrainState, batch: Batch) -> jax.Array:
 
 
 def normalise(state: TrainState, features: jax.Array) -> jax.Array:
-    """(rows, bins, frames) of any float type to normalised float32 (..., 1)."""
-    constants = state.normalisation
-    scaled = (features.astype(jnp.float32) - constants["mean"]) / constants["deviation"]
-    return scaled[..., None]
+    """(rows, bins, frames) of any float type to normalised float32 (..., 1).
+
+    A network that is trained with random gain sees nothing within that gain of the
+    floor: a power that lies on the floor may be any below it, so what gain makes of it
+    is not known, and would tell the gain.
+    """
+    constants, level = state.normalisation, np.array(state.level, np.float32)[:, None]
+    features = features.astype(jnp.float32)
+    if state.random_gain_db and level.any():
+        least = np.where(level > 0, state.floor + state.random_gain_db * level, -np.inf)
+        features = jnp.maximum(features, least)
+    return ((features - constants["mean"]) / constants["deviation"])[..., None]
 
 
 def _at_random_gain(
     state: TrainState, features: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """Features as if each row's audio had been turned up or down."""
+    """Features as if each row's audio had been turned up or down.
+
+    `normalise` then makes that exact for a feature with a floor in each bin; of mfcc
+    and of loudness's deviation and peak, it is off where a frame is nearly silent.
+    """
     most = state.random_gain_db
     if not most or not any(state.level):
         return features

@@ -4,8 +4,10 @@ A config enters; a folder that belongs to that run leaves, made, checked or empt
 main opens it before anything costly is done; train and evaluate write into it.
 """
 
+import contextlib
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config, UserError
@@ -66,11 +68,58 @@ def open_workdir(config: Config) -> pathlib.Path:
         if not path.exists():
             write_config(config)
     except OSError as error:
-        raise UserError(
-            f"{workdir}: cannot be written ({error.strerror or error}); name another "
-            "--workdir"
-        ) from None
+        raise _cannot_be_written(workdir, error) from None
     return workdir
+
+
+def _cannot_be_written(folder: pathlib.Path, error: OSError) -> UserError:
+    return UserError(
+        f"{folder}: cannot be written ({error.strerror or error}); name another "
+        "--workdir"
+    )
+
+
+@contextlib.contextmanager
+def held_run(config: Config) -> Iterator[None]:
+    """Holds a run's folder: two processes must not train one run.
+
+    Raises:
+      UserError: the lock beside it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(config.run_path, "is at"))
+        except OSError as error:
+            raise _cannot_be_written(config.run_path, error) from None
+        yield
+
+
+@contextlib.contextmanager
+def held(folder: pathlib.Path, does: str) -> Iterator[None]:
+    """Holds a folder for this process; while another does, it waits and says so.
+
+    The lock is a file beside the folder, and ends with its process.
+
+    Args:
+      folder: it need not exist yet.
+      does: what a process does that holds it, such as "prepares".
+
+    Raises:
+      OSError: the lock cannot be written.
+    """
+    import filelock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"another process {does} {folder}; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_config(config: Config) -> None:

@@ -256,7 +256,7 @@ def test_the_program_audits_a_folder_by_every_protocol(music_folder, tmp_path):
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0].startswith("folder: 16 tracks, 2 genres; 5 segments a track are as")
-    track_line, artist_line, segment_line = lines[-3:]
+    artist_line, track_line, segment_line = lines[-3:]
     assert track_line == (
         "folder, track: clean as far as artists are known (16 of 16 tracks name none)"
     )

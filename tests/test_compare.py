@@ -1,5 +1,7 @@
 """Comparisons against cases worked by hand, and intervals against known truths."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -58,9 +60,7 @@ def test_mean_and_deviation_of_three_runs_by_hand():
     assert summary.deviation == pytest.approx(0.25)
     assert (summary.n, summary.runs) == (4, 3)
     low, high = summary.interval_95
-    # Only the first track, four times, gives 1; only the last, four times, 1/3: each
-    # has a probability of 1/256 or a little more, so neither is an end.
-    assert 1 / 3 < low < 0.75 < high <= 1
+    assert 0 < low < 0.75 < high <= 1
 
 
 def test_one_run_has_no_deviation_and_the_accuracy_of_its_results():
@@ -89,14 +89,29 @@ def test_one_run_of_independent_tracks_has_the_binomial_interval():
         assert high == pytest.approx(26 / 40, abs=1.01 / 40)
 
 
-@pytest.mark.parametrize("share", [0, 1])
-def test_where_all_runs_are_all_right_or_all_wrong_the_interval_is_wilsons(share):
-    group = [run([share] * 20, segments=3)] * 2
-    for level in LEVELS:
-        summary = compare.summarise(group, level)
-        assert summary.mean == share
-        assert summary.deviation == 0
-        assert summary.interval_95 == scores.wilson(share, 20)
+def test_where_all_is_right_or_wrong_the_interval_still_has_a_width():
+    # One imagined track of 22 is wrong: 22 draws hold it more than 3 times once in 50.
+    for share, interval in ((1, [1 - 3 / 22, 1]), (0, [0, 3 / 22])):
+        group = [run([share] * 20, segments=3)] * 2
+        for level in LEVELS:
+            summary = compare.summarise(group, level)
+            assert summary.mean == share
+            assert summary.deviation == 0
+            assert summary.interval_95 == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.7, 0.86, 0.9, 0.93, 0.97])
+@pytest.mark.parametrize("tracks", [24, 46])
+def test_the_interval_holds_the_truth_near_one_too(tracks, accuracy):
+    """Over every outcome of one run, by its binomial probability."""
+    held = 0.0
+    for k in range(tracks + 1):
+        outcome = run([1] * k + [0] * (tracks - k))
+        low, high = compare.summarise([outcome], "track").interval_95
+        if low <= accuracy <= high:
+            ways = math.comb(tracks, k)
+            held += ways * accuracy**k * (1 - accuracy) ** (tracks - k)
+    assert held > 0.92
 
 
 def test_runs_that_tested_other_tracks_count_each_track_once():
@@ -109,7 +124,8 @@ def test_runs_that_tested_other_tracks_count_each_track_once():
 def test_a_run_that_a_draw_misses_is_left_out_of_its_mean():
     # The second tested one of ten tracks, which a third of the draws do not hold.
     group = [run([1] * 10), run([1])]
-    assert compare.summarise(group, "track").interval_95 == scores.wilson(1, 10)
+    low, high = compare.summarise(group, "track").interval_95
+    assert 0 < low < high == 1
 
 
 def test_a_track_weighs_as_many_segments_as_it_has():

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import time
 
+import filelock
 import pytest
 from conftest import SHARED
 
@@ -66,6 +67,16 @@ def test_a_second_time_it_has_nothing_left_to_train(main_job, program):
     assert done.returncode == 0, done.stderr
     assert "training had finished" in done.stdout
     assert results(workdir)["segment"] == before["segment"]
+
+
+def test_two_processes_do_not_make_one_run_at_once(main_job, program):
+    folder, flags, _ = main_job
+    with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
+        second = program(*flags, start_only=True)
+        assert "another process is at" in second.stdout.readline()
+    said, _ = second.communicate(timeout=300)
+    assert second.returncode == 0
+    assert "training had finished" in said
 
 
 def test_evaluate_needs_only_the_run(main_job, program):

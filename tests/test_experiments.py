@@ -1,6 +1,8 @@
 """The experiments as their users run them, on small synthesised music."""
 
 import csv
+import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -12,9 +14,11 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from experiments import grid
+from experiments import grid, leakage
+from mgr_jax import scores, workdir
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import DATASETS
+from mgr_jax.scores import Predictions
 
 SMALL = ("--num_epochs=2", "--widths=4,4,8", "--hidden_units=8", "--batch_size=4")
 
@@ -158,11 +162,95 @@ def test_a_feature_that_gain_does_not_move_is_refused(experiment):
     assert "does not depend on gain" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--feature=chrome",), "did you mean chroma?"),
+        (("--dataset=gtzn",), "did you mean gtzan?"),
+        (("--dataset=folder", "--feature=mel", "--model=svm"), "take cnn or crnn"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(experiment, flags, words):
+    done = experiment("loudness", *flags)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
 def test_missing_data_is_told_before_anything_is_begun(experiment, place):
     done = experiment("paper", "--datasets=folder,gtzan", "--splits=track")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "or leave gtzan out" in done.stderr
+
+
+def outcome(tmp_path, split="track", seed=0, answers=3, counted=3) -> grid.Outcome:
+    """A run on disk, without a model; its results may have counted more answers."""
+    config = Config(dataset="gtzan", split=split, seed=seed, data_dir="nowhere")
+    config = dataclasses.replace(config, workdir=str(tmp_path / f"{split}{seed}"))
+    config.run_path.mkdir()
+    workdir.write_config(config)
+    found = {"training_finished": True, "segment": {"n": counted}, "wall_s": {}}
+    (config.run_path / "results.json").write_text(json.dumps(found))
+    names = np.array([f"t{k}" for k in range(answers)])
+    zeros = np.zeros(answers, int)
+    predictions = Predictions(names, zeros, zeros, np.full((answers, 2), 0.5))
+    scores.write_predictions_csv(
+        config.run_path / "predictions.csv", predictions, ["a", "b"]
+    )
+    return grid.Outcome(config, grid.FINISHED)
+
+
+def test_a_run_whose_predictions_were_cut_off_is_not_finished(tmp_path):
+    whole, cut = outcome(tmp_path), outcome(tmp_path, seed=1, answers=2)
+    gone = outcome(tmp_path, seed=2)
+    (gone.config.run_path / "predictions.csv").unlink()
+    statuses = [grid._found(run.config).status for run in (whole, cut, gone)]
+    assert statuses == [grid.FINISHED, grid.NOT_RUN, grid.NOT_RUN]
+
+
+def test_the_ladder_goes_from_the_leakiest_split_whatever_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(leakage, "_rung", lambda runs: runs[0].config.split)
+    # The first seed of filtered has failed, so it comes last.
+    runs = [outcome(tmp_path, split) for split in ("artist", "track", "segment")]
+    runs.append(outcome(tmp_path, "filtered", seed=1))
+    assert leakage._ladder(runs) == ["segment", "track", "artist", "filtered"]
+
+
+def test_a_worker_that_dies_fails_its_run_and_the_next_gets_another(tmp_path):
+    """The runs are of a program that kills itself in the first of them."""
+    script = tmp_path / "deadly.py"
+    script.write_text(
+        "import os, pathlib, signal, sys\n"
+        "from experiments import workers\n"
+        "from mgr_jax import main\n"
+        "from mgr_jax.config import Config, UserError\n"
+        "def run(config):\n"
+        "    if config.seed == 0:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if config.seed == 1:\n"
+        "        raise ValueError('odd\\nvalue')\n"
+        "    if config.seed == 2:\n"
+        "        raise UserError('a mistake')\n"
+        "main.run = run\n"
+        "if __name__ == '__main__':\n"
+        "    configs = [Config(seed=k, workdir=f'run{k}') for k in range(4)]\n"
+        "    tell = lambda config, error, _: print(config.seed, error or 'made')\n"
+        "    workers.make_runs(configs, pathlib.Path(sys.argv[1]), 1, tell)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.splitlines() == [
+        "0 its process was killed, as the system does where memory runs out",
+        "1 ValueError: odd value",
+        "2 a mistake",
+        "3 made",
+    ], done.stderr
 
 
 def expand(**lists) -> list[Config]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mgr_jax import models, steps
+from mgr_jax import features, models, steps
 from mgr_jax.config import Config
 
 SHAPE = (16, 24)
@@ -96,6 +96,33 @@ def test_random_gain_moves_each_row_by_its_own_gain_within_the_bound(monkeypatch
     assert -6 <= gains_db.min() < -5.5
     assert 5.5 < gains_db.max() <= 6
     assert abs(gains_db.mean()) < 0.6
+
+
+@pytest.mark.parametrize("name", ["spectrogram", "mel"])
+@pytest.mark.parametrize("factor", [1 / 8, 2.0, 8.0])  # floats scale exactly by these
+def test_gain_of_the_feature_is_gain_of_the_audio_on_the_floor_too(name, factor):
+    """A tone, nearly silent noise, and silence: bins on the floor and off it."""
+    gain_db = 20 * np.log10(factor)
+    random = np.random.default_rng(0)
+    t = np.arange(30_000) / 22_050
+    samples = np.sin(2 * np.pi * 440 * t) * (t < 0.4)
+    samples += 1e-7 * random.standard_normal(len(t)) * (t < 0.9)
+    feature = features.FEATURES[name]
+    plain, gained = (
+        np.asarray(feature.fn(np.float32(gain) * samples.astype(np.float32)[None]))
+        for gain in (1.0, factor)
+    )
+    on_floor = plain <= feature.floor + 1e-3
+    assert 0.05 < on_floor.mean() < 0.95
+    assert (gained <= feature.floor + 1e-3).mean() != on_floor.mean()
+    blank = np.zeros((feature.bins, 1), np.float32), np.ones((feature.bins, 1))
+    config = Config(feature=name, random_gain_db=20.0)
+    state = steps.create_state(config, 2, plain.shape[1:], blank, 10, 10)
+    np.testing.assert_allclose(
+        steps.normalise(state, plain + gain_db * feature.level[:, None]),
+        steps.normalise(state, gained),
+        atol=1e-3,
+    )
 
 
 def test_a_feature_that_gain_does_not_move_is_left_alone():
