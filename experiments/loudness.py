@@ -326,17 +326,15 @@ def _figure(answers: Answers, title: str) -> Any:
 def _findings(answers: Answers) -> list[str]:
     """Three sentences, each no stronger than its paired interval."""
     at_zero = answers.plain[0]
-    ends = GAINS_DB[0], GAINS_DB[-1]
-    moved = [
-        _verdict(f"at {end:+d} dB the model", "at 0 dB", answers.plain[end], at_zero)
-        for end in ends
-    ]
-    steady = [
-        _verdict(
-            f"at {end:+d} dB it", "at 0 dB", answers.gained[end], answers.gained[0]
-        )
-        for end in ends
-    ]
+    moved, steady = (
+        [
+            _verdict(
+                f"its accuracy at {end:+d} dB", "that at 0 dB", found[end], found[0]
+            )
+            for end in (GAINS_DB[0], GAINS_DB[-1])
+        ]
+        for found in (answers.plain, answers.gained)
+    )
     alone = _verdict(
         "average loudness alone", "the model", answers.loudness_alone, at_zero
     )
@@ -347,7 +345,7 @@ def _findings(answers: Answers) -> list[str]:
         at_zero,
     )
     return [
-        f"Turning the test audio down and up: {'; '.join(moved)}.",
+        f"The model, its test audio turned down and up: {'; '.join(moved)}.",
         f"Told nothing but a segment's average loudness, an SVM is right on "
         f"{100 * _accuracy(answers.loudness_alone):.1f} % of test tracks, where the "
         f"most frequent genre alone is {100 * answers.constant:.1f} % and the model "

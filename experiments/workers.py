@@ -136,7 +136,10 @@ def _death(code: int) -> str:
 
 def _stop(workers: Sequence[_Worker]) -> None:
     for worker in workers:
-        worker.process.terminate()
+        if worker.config is None:
+            worker.line.close()  # it goes of its own accord
+        else:
+            worker.process.terminate()
     last = time.monotonic() + _PATIENCE_S
     for worker in workers:
         worker.process.join(max(0.0, last - time.monotonic()))
