@@ -65,7 +65,61 @@ def _factors(size: int, target: int) -> tuple[int, int, int]:
     return factors[0], factors[1], factors[2]
 
 
-class CNN(nn.Module):
+class _Convolutional(nn.Module):
+    """What the networks have in common: their sizes, and the convolutional blocks.
+
+    Attributes:
+      num_genres: number of outputs.
+      reduction: strides and pooling.
+      widths: filters of the three blocks.
+      hidden_units: units of the dense layer, or of the LSTM.
+      dropout: share dropped in training of what enters the last layers.
+      axis_name: name of the device axis in a pmapped step, None outside of one.
+    """
+
+    num_genres: int
+    reduction: Reduction
+    widths: tuple[int, ...]
+    hidden_units: int
+    dropout: float
+    axis_name: str | None = None
+
+    def _blocks(self, x: jax.Array, train: bool) -> jax.Array:
+        """Convolution, BatchNorm, max pooling, ReLU, once a width.
+
+        Args:
+          x: (batch, bins, frames, channels).
+          train: whether BatchNorm uses the batch's own statistics.
+
+        Returns:
+          (batch, fewer bins, fewer frames, widths[-1]).
+        """
+        stride = self.reduction.stride
+        first_kernel = tuple(max(3, 2 * step) for step in stride)
+        for block, width in enumerate(self.widths):
+            x = nn.Conv(
+                width,
+                kernel_size=first_kernel if block == 0 else (3, 3),
+                strides=stride if block == 0 else (1, 1),
+                use_bias=False,
+            )(x)
+            x = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=BATCH_NORM_MOMENTUM,
+                axis_name=self.axis_name,
+            )(x)
+            if block < len(self.reduction.pools):
+                x = max_pool(x, self.reduction.pools[block])
+            x = nn.relu(x)
+        return x
+
+    def _drop(self, x: jax.Array, train: bool) -> jax.Array:
+        if not train or not self.dropout:
+            return x
+        return drop_units(x, self.dropout, self.make_rng("dropout"), self.axis_name)
+
+
+class CNN(_Convolutional):
     """The paper's network: three convolutional blocks, one dense layer, the output.
 
     Fig. 1 of the paper did not survive; filters, kernels and pooling are ours.
@@ -84,22 +138,7 @@ class CNN(nn.Module):
 
     Wider gains on chroma, for three times the time. On one seed, differences of a few
     percent prove nothing.
-
-    Attributes:
-      num_genres: number of outputs.
-      reduction: strides and pooling.
-      widths: filters of the three blocks.
-      hidden_units: units of the dense layer.
-      dropout: share dropped in training of what enters the dense and the output layer.
-      axis_name: name of the device axis in a pmapped step, None outside of one.
     """
-
-    num_genres: int
-    reduction: Reduction
-    widths: tuple[int, ...]
-    hidden_units: int
-    dropout: float
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -112,93 +151,25 @@ class CNN(nn.Module):
         Returns:
           (batch, genres) float32.
         """
-        x = _conv_blocks(x, self.reduction, self.widths, self.axis_name, train)
-        x = _dropped(self, x.mean(axis=2).reshape(x.shape[0], -1), train)
-        x = nn.relu(nn.Dense(self.hidden_units)(x))
-        return nn.Dense(self.num_genres)(_dropped(self, x, train))
+        x = self._blocks(x, train).mean(axis=2).reshape(x.shape[0], -1)
+        x = nn.relu(nn.Dense(self.hidden_units)(self._drop(x, train)))
+        return nn.Dense(self.num_genres)(self._drop(x, train))
 
 
-class CRNN(nn.Module):
+class CRNN(_Convolutional):
     """Convolutions, then an LSTM over time: the paper's future work, its section 4.
 
     The blocks are the CNN's, but pooling leaves some 27 to 54 frames of 5 s; the LSTM
     reads them in order, and the mean of its outputs goes to the output layer.
-
-    Attributes:
-      num_genres: number of outputs.
-      reduction: strides and pooling.
-      widths: filters of the three blocks.
-      hidden_units: units of the LSTM.
-      dropout: share dropped in training of what the output layer sees.
-      axis_name: name of the device axis in a pmapped step, None outside of one.
     """
-
-    num_genres: int
-    reduction: Reduction
-    widths: tuple[int, ...]
-    hidden_units: int
-    dropout: float
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Computes logits.
-
-        Args:
-          x: (batch, bins, frames, 1) normalised features.
-          train: whether to drop units and to use the batch's own statistics.
-
-        Returns:
-          (batch, genres) float32.
-        """
-        x = _conv_blocks(x, self.reduction, self.widths, self.axis_name, train)
-        x = x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+        """Computes logits; arguments and result as of `CNN`."""
+        x = self._blocks(x, train).swapaxes(1, 2)
+        x = x.reshape(*x.shape[:2], -1)
         x = nn.RNN(nn.OptimizedLSTMCell(self.hidden_units))(x).mean(axis=1)
-        return nn.Dense(self.num_genres)(_dropped(self, x, train))
-
-
-def _conv_blocks(
-    x: jax.Array,
-    reduction: Reduction,
-    widths: tuple[int, ...],
-    axis_name: str | None,
-    train: bool,
-) -> jax.Array:
-    """Convolution, BatchNorm, max pooling, ReLU, once a width; inside a module.
-
-    Args:
-      x: (batch, bins, frames, channels).
-      reduction: stride of the first convolution, pooling after the first two blocks.
-      widths: filters of each block.
-      axis_name: the device axis that BatchNorm averages over.
-      train: whether BatchNorm uses the batch's own statistics.
-
-    Returns:
-      (batch, fewer bins, fewer frames, widths[-1]).
-    """
-    first_kernel = tuple(max(3, 2 * step) for step in reduction.stride)
-    for block, width in enumerate(widths):
-        x = nn.Conv(
-            width,
-            kernel_size=first_kernel if block == 0 else (3, 3),
-            strides=reduction.stride if block == 0 else (1, 1),
-            use_bias=False,
-        )(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=BATCH_NORM_MOMENTUM,
-            axis_name=axis_name,
-        )(x)
-        if block < len(reduction.pools):
-            x = max_pool(x, reduction.pools[block])
-        x = nn.relu(x)
-    return x
-
-
-def _dropped(module: CNN | CRNN, x: jax.Array, train: bool) -> jax.Array:
-    if not train or not module.dropout:
-        return x
-    return drop_units(x, module.dropout, module.make_rng("dropout"), module.axis_name)
+        return nn.Dense(self.num_genres)(self._drop(x, train))
 
 
 def max_pool(x: jax.Array, window: tuple[int, int]) -> jax.Array:
