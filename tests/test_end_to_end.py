@@ -180,7 +180,7 @@ def test_killed_while_it_trains_it_ends_with_the_same_bits(
         (["--fetaure=chroma"], 2, "feature"),
         (["--batch_size=many"], 2, "batch_size"),
         (["--batch_size=0"], 1, "--batch_size=0: must be 1 or more"),
-        (["--dataset=synth", "--split=official"], 1, "choose one of segment, track"),
+        (["--dataset=synth", "--split=official"], 1, "choose one of track, segment"),
         (["feature=chroma"], 1, "--name=value"),
         (["--mode=evaluate", "--workdir=/no/such"], 1, "--workdir"),
         (["--dataset=gtzan", "--data_dir=/no/such"], 1, "/no/such"),
