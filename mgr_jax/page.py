@@ -11,6 +11,9 @@ from typing import Any
 
 from mgr_jax.figures import DPI
 
+_LEAST_SCALE = 0.55  # of a figure, as the style has it; smaller, it could not be read
+_PHONE_PX = 350
+
 
 class Markup(str):
     """Text that is HTML already: `escape` leaves it as it is."""
@@ -88,8 +91,9 @@ def picture(png: bytes, caption: str) -> str:
     # The header's width, at the size in which the figure's 10 pt are 10 pt.
     width_px = round(int.from_bytes(png[16:20], "big") * 96 / DPI)
     data = base64.b64encode(png).decode("ascii")
+    wide = ' class="wide"' if _LEAST_SCALE * width_px > _PHONE_PX else ""
     return (
-        f'<figure><figcaption>{caption}</figcaption><div class="scroll">'
+        f'<figure{wide}><figcaption>{caption}</figcaption><div class="scroll">'
         f'<img alt="{caption}" style="--width:{width_px}px" '
         f'src="data:image/png;base64,{data}"></div></figure>'
     )
@@ -226,8 +230,10 @@ color:var(--soft)}
 .warning{padding:.6rem .9rem;border-radius:.5rem;background:var(--warn);
 color:var(--warn-ink)}
 figure{margin:0}
+@media (max-width:30rem){.wide figcaption::after{content:" \\2194  swipe";
+color:var(--soft);font-weight:400;white-space:nowrap}}
 .scroll{overflow-x:auto}
-img{display:block;width:var(--width);max-width:max(100%,.65*var(--width));
+img{display:block;width:var(--width);max-width:max(100%,.55*var(--width));
 height:auto;background:#fff;border-radius:.5rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin-bottom:1rem}
 th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);

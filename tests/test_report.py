@@ -634,3 +634,10 @@ def test_one_example_has_the_title_it_is_given():
     )
     assert figure.get_suptitle() == "Fig. 3"
     assert [axes.get_title("left") for axes in panels(figure)] == ["blues"]
+
+
+@pytest.mark.parametrize(("inches", "is_wide"), [(4, False), (9, True)])
+def test_a_figure_that_a_phone_cannot_show_whole_says_so(inches, is_wide):
+    figure = figures_lib.blank(inches, 3)
+    figure.subplots().plot([0, 1])
+    assert ('class="wide"' in page.picture(figures_lib.as_png(figure), "F")) is is_wide
