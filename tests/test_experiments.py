@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -60,7 +61,8 @@ def experiment(place, music_folder):
 
 def test_the_grid_survives_an_interruption_and_a_failure(experiment, place):
     flags = ("--datasets=folder", "--features=chroma,loudness", "--splits=track")
-    flags = (*flags, "--seeds=1")
+    # The networks come last, so that the signal finds one in training.
+    flags = (*flags, "--models=svm,cnn", "--seeds=1")
     started = experiment("paper", *flags, start_only=True)
     lines = []
     for line in started.stdout:
@@ -81,16 +83,17 @@ def test_the_grid_survives_an_interruption_and_a_failure(experiment, place):
     done = experiment("paper", *flags)
     shard.write_bytes(whole)
     assert done.returncode == 1
-    assert "4 runs: 2 finished before, 2 to do" in done.stdout
-    assert "1 of 4 runs failed" in done.stderr
+    # The one at hand may have come to its end just before the signal.
+    assert re.search("4 runs: [23] finished before, [12] to do", done.stdout), rest
+    assert "1 of 4 runs failed" in done.stderr, done.stdout
     assert "Traceback" not in done.stderr
     rows = [*csv.DictReader((place / "out/runs.csv").open())]
     status = {(row["model"], row["feature"]): row["status"] for row in rows}
     assert status == {
         ("cnn", "chroma"): "finished",
-        ("cnn", "loudness"): "finished",
+        ("cnn", "loudness"): "failed",
         ("svm", "chroma"): "finished",
-        ("svm", "loudness"): "failed",
+        ("svm", "loudness"): "finished",
     }
     assert "prepare it again" in (place / "out/report.html").read_text()
     assert "cnn" in (place / "out/table.md").read_text()
