@@ -17,7 +17,8 @@ from absl import flags
 
 from experiments import workers
 from mgr_jax import config as config_lib
-from mgr_jax import main, workdir
+from mgr_jax import main, page, workdir
+from mgr_jax.audit import count_segments
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import DATASETS, load_tracks
 from mgr_jax.input_pipeline import is_complete, prepared_folder
@@ -154,10 +155,7 @@ def _supported(dataset: str, splits: Sequence[str]) -> list[str]:
 
 def _complete(config: Config, out: pathlib.Path) -> Config:
     dataset = DATASETS[config.dataset]
-    run_folder = str(out / "runs" / config.run_name)
-    if config.random_gain_db:
-        run_folder += f"-random_gain_{config.random_gain_db:g}_db"
-    config = dataclasses.replace(config, workdir=run_folder)
+    config = dataclasses.replace(config, workdir=str(out / "runs" / config.run_name))
     return config_lib.complete(config, dataset.default_split, dataset.splits)
 
 
@@ -185,7 +183,7 @@ def check_data(configs: Sequence[Config], named_splits: bool) -> list[Config]:
             if not all(map(is_complete, folders)):
                 raise UserError(f"{error}; or leave {config.dataset} out") from None
             continue
-        counts = {track.id: config.segments_per_track or 5 for track in tracks}
+        counts, _ = count_segments(config, tracks)
         for split in dict.fromkeys(c.split for c in of_dataset):
             try:
                 assign(tracks, counts, split, config.split_ratios, config.seed)
@@ -314,7 +312,7 @@ class _Progress:
         for config in left:
             seconds = self._seconds.get(_kind(config), [mean])
             total += sum(seconds) / len(seconds)
-        return f"; about {_duration(total / self._jobs)} left"
+        return f"; about {page.duration(total / self._jobs)} left"
 
 
 def _kind(config: Config) -> tuple[str, ...]:
@@ -330,10 +328,3 @@ def _told(outcome: Outcome) -> str:
         f"{100 * outcome.results[level]['accuracy']:.1f} % of {noun}"
         for noun, level in levels.items()
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "a minute"
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -135,7 +135,7 @@ def _rung_table(ladder: Sequence[Rung]) -> tables.Table:
         row = [rung.split, len(rung.runs), sides["train"], rung.summary("track").n]
         for level in _LEVELS:
             found = rung.summary(level)
-            row += [_spread(found), _interval(found.interval_95)]
+            row += [found.spread(), _interval(found.interval_95)]
         rows.append([*row, rung.shared_tracks, rung.shared_artists])
     header = ["split", "seeds", "trained on", "tested", "segments %", "95 % interval"]
     header += ["tracks %", "95 % interval", "tracks shared", "artists shared"]
@@ -233,12 +233,6 @@ def _figure(ladder: Sequence[Rung]) -> "Figure":
     config = ladder[0].runs[0].config
     title = f"{config.model} on {config.feature} of {dataset_key(config)}"
     return charts.accuracy_figure([charts.Panel(title, bars)])
-
-
-def _spread(found: compare.Summary) -> str:
-    if found.deviation is None:
-        return f"{100 * found.mean:.1f}"
-    return f"{100 * found.mean:.1f} +- {100 * found.deviation:.1f}"
 
 
 def _interval(low_high: Sequence[float], sign: str = "") -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import findings
-from experiments.findings import LEVELS, Group
+from experiments import groups as groups_lib
+from experiments.groups import LEVELS, Group
 from mgr_jax import charts, figures, page
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import dataset_key
@@ -29,7 +29,7 @@ def blocks(outcomes: Sequence["Outcome"], groups: Sequence[Group]) -> Iterator[s
     yield from _networks(outcomes, groups)
     for number, feature in ((2, "tempogram"), (3, "chroma"), (4, "spectrogram")):
         yield _example(f"Fig. {number}", feature, outcomes)
-    shown = findings.default_protocol(groups)
+    shown = groups_lib.default_protocol(groups)
     drawings = [
         *((k, _confusion(k, x)) for k, x in _wanted(shown, "spectrogram", _CONFUSIONS)),
         *((k, _losses(k, x)) for k, x in _wanted(shown, "tempogram", _LOSSES)),
@@ -41,7 +41,7 @@ def blocks(outcomes: Sequence["Outcome"], groups: Sequence[Group]) -> Iterator[s
         caption = "Fig. 8, drawn: accuracy by feature, and the paper's on its data"
         panels = [
             _panel(heading, part, level)
-            for heading, part in findings.by_protocol(shown).items()
+            for heading, part in groups_lib.by_protocol(shown).items()
             for level in reversed(LEVELS)
         ]
         yield _drawing(charts.accuracy_figure(panels), caption)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from experiments import findings, paper_figures
-from experiments.findings import CONSTANT, LEVELS, Comparison, Group
+from experiments import groups as groups_lib
+from experiments.groups import CONSTANT, LEVELS, Comparison, Group
 from mgr_jax import config, page, tables
 from mgr_jax.datasets import dataset_key
 from mgr_jax.splits import SIDES
@@ -34,9 +35,9 @@ def write(out: pathlib.Path, outcomes: Sequence["Outcome"]) -> list[pathlib.Path
     """
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    outcomes = findings.in_order(outcomes)
-    groups = findings.group(outcomes)
-    comparisons = findings.compare_all(groups)
+    outcomes = groups_lib.in_order(outcomes)
+    groups = groups_lib.group(outcomes)
+    comparisons = groups_lib.compare_all(groups)
     html = _page(outcomes, groups, comparisons)
     paths = [out / "report.html", out / "table.md"]
     paths[0].write_text(html, encoding="utf-8", errors="replace")
@@ -67,15 +68,15 @@ def terminal(outcomes: Sequence["Outcome"]) -> str:
     Returns:
       Lines; the sentences are wrapped at 80 columns.
     """
-    outcomes = findings.in_order(outcomes)
-    groups = findings.group(outcomes)
+    outcomes = groups_lib.in_order(outcomes)
+    groups = groups_lib.group(outcomes)
     parts = [
         tables.as_text(_terminal_table(name, part))
-        for name, part in findings.by_protocol(groups).items()
+        for name, part in groups_lib.by_protocol(groups).items()
     ]
-    shown = findings.default_protocol(groups)
+    shown = groups_lib.default_protocol(groups)
     for heading, lines in findings.findings(
-        shown, findings.compare_all(shown, ["track"])
+        shown, groups_lib.compare_all(shown, ["track"])
     ).items():
         wrapped = (textwrap.fill(x, 80, subsequent_indent="  ") for x in lines)
         parts.append("\n".join([heading, *wrapped]))
@@ -119,7 +120,7 @@ def _accuracy_tables(groups: Sequence[Group]) -> str:
     header = ("feature, model", "tracks %", "95 % interval", "segments %")
     header += ("95 % interval", "paper %", "seeds", "test tracks")
     parts = []
-    for name, part in findings.by_protocol(groups).items():
+    for name, part in groups_lib.by_protocol(groups).items():
         rows = [
             [
                 f"{one.config.feature}, {one.model}",
@@ -140,10 +141,7 @@ def _accuracy_tables(groups: Sequence[Group]) -> str:
 def _shown(one: Group, level: str, sign: str) -> tuple[str, str]:
     """Mean with deviation, and interval, in percent."""
     summary = one.summaries[level]
-    mean = f"{100 * summary.mean:.1f}"
-    if summary.deviation is not None:
-        mean += f" {sign} {100 * summary.deviation:.1f}"
-    return mean, page.interval(summary.interval_95).removesuffix(" %")
+    return summary.spread(sign), page.interval(summary.interval_95).removesuffix(" %")
 
 
 def _published(one: Group) -> str:
@@ -162,7 +160,7 @@ def _accuracy_values(groups: Sequence[Group]) -> Table:
         header += [f"{level}_{x}" for x in ("mean", "deviation", "low", "high")]
     rows = []
     for one in groups:
-        data, split, model, feature = findings.line_of(one.config)
+        data, split, model, feature = groups_lib.line_of(one.config)
         n = one.summaries["track"].n
         row = [data, split, bool(one.leaks), model, feature, len(one.outcomes), n]
         for summary in (one.summaries[level] for level in LEVELS):
@@ -189,8 +187,10 @@ def _comparison_values(comparisons: Sequence[Comparison]) -> Table:
     header += ("feature_b", "difference", "low", "high", "excludes_zero", "tracks")
     rows = []
     for c in comparisons:
-        data, split, *a = findings.line_of(c.a.config)
-        _, _, *b = findings.line_of(c.b.config) if c.b else (None, None, CONSTANT, None)
+        data, split, *a = groups_lib.line_of(c.a.config)
+        _, _, *b = (
+            groups_lib.line_of(c.b.config) if c.b else (None, None, CONSTANT, None)
+        )
         d = c.difference
         numbers = d.difference, *d.interval_95, d.excludes_zero, d.n_tracks, d.n_shared
         rows.append([data, split, c.level, *a, *b, *numbers, c.p])
@@ -222,7 +222,13 @@ def _run_values(outcomes: Sequence["Outcome"]) -> Table:
     rows = []
     for outcome in outcomes:
         of = outcome.config
-        row = [dataset_key(of), of.split, of.feature, findings.model_name(of), of.seed]
+        row = [
+            dataset_key(of),
+            of.split,
+            of.feature,
+            groups_lib.model_name(of),
+            of.seed,
+        ]
         row += [outcome.status, None, None, None, None]
         if outcome.status == "finished":
             found = outcome.results
@@ -280,13 +286,13 @@ def _headline(
     ran = {
         "data": [dataset_key(of) for of in configs],
         "protocols": [of.split for of in configs],
-        "models": [findings.model_name(of) for of in configs],
+        "models": [groups_lib.model_name(of) for of in configs],
         "features": [of.feature for of in configs],
         "seeds": [of.seed for of in configs],
     }
     counts = findings.by_status(outcomes).items()
     rows = []
-    for heading, (one, *_) in findings.by_protocol(groups).items():
+    for heading, (one, *_) in groups_lib.by_protocol(groups).items():
         tracks = one.outcomes[0].results["num_tracks"]
         genres = len(one.outcomes[0].results["genres"])
         rows.append([heading, genres, *(page.count(tracks[side]) for side in SIDES)])

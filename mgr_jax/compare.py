@@ -36,6 +36,13 @@ class Summary:
     n: int
     runs: int
 
+    def spread(self, sign: str = "+-") -> str:
+        """Mean and deviation in percent, such as "75.4 +- 5.5"; one run, "75.4"."""
+        mean = f"{100 * self.mean:.1f}"
+        if self.deviation is None:
+            return mean
+        return f"{mean} {sign} {100 * self.deviation:.1f}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Difference:

@@ -132,7 +132,9 @@ class Config:
         dataset = self.dataset
         if dataset in ("fma", "gtzan+fma"):
             dataset += f"_{self.fma_subset}"
-        return f"{dataset}-{self.feature}-{self.model}-{self.split}-seed{self.seed}"
+        name = f"{dataset}-{self.feature}-{self.model}-{self.split}-seed{self.seed}"
+        gain = f"-random_gain_{self.random_gain_db:g}_db"
+        return name + gain if self.random_gain_db else name
 
     @property
     def run_path(self) -> pathlib.Path:

@@ -1,8 +1,8 @@
 """The best checkpoint on the test set: results.json, predictions.csv, the pictures.
 
 A run folder enters, and nothing else: its config says which shards and which split.
-The test set is read here alone, once training has chosen its checkpoint. main calls
-`evaluate`.
+The test set is read here, once training has chosen its checkpoint. main calls
+`evaluate`; the experiments `restore` a model to ask it further.
 """
 
 import dataclasses

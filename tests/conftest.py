@@ -1,5 +1,6 @@
 """What several test files share: small audio, and the program run as a user would."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -44,22 +45,25 @@ def music_folder(tmp_path_factory) -> pathlib.Path:
     return write_music_folder(tmp_path_factory.mktemp("music") / "my music")
 
 
+def run_module(
+    module: str, *flags: object, cwd: pathlib.Path, start_only=False, **environment: str
+):
+    """Runs `python -m MODULE` with the given flags in a process of its own."""
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    settings = {
+        "cwd": cwd,
+        "env": os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    if start_only:
+        return subprocess.Popen(command, **settings)
+    return subprocess.run(command, **settings, timeout=600)
+
+
 @pytest.fixture(scope="session")
 def program(tmp_path_factory):
-    """Runs `python -m mgr_jax.main` with the given flags in a process of its own."""
+    """Runs `python -m mgr_jax.main` (see `run_module`)."""
     cwd = tmp_path_factory.mktemp("cwd")
-
-    def run(*flags: object, start_only: bool = False, **environment: str):
-        command = [sys.executable, "-m", "mgr_jax.main", *map(str, flags)]
-        settings = {
-            "cwd": cwd,
-            "env": os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "text": True,
-        }
-        if start_only:
-            return subprocess.Popen(command, **settings)
-        return subprocess.run(command, **settings, timeout=600)
-
-    return run
+    return functools.partial(run_module, "mgr_jax.main", cwd=cwd)

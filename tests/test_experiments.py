@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from conftest import ROOT, run_module
 
 from experiments import grid, leakage
 from mgr_jax import scores, workdir
@@ -33,28 +33,16 @@ def place(tmp_path_factory):
 @pytest.fixture
 def experiment(place, music_folder):
     """Runs `python -m experiments.NAME` on the music folder."""
+    common = [
+        f"--data_dir={music_folder}",
+        f"--features_dir={place / 'features'}",
+        f"--out={place / 'out'}",
+        *SMALL,
+    ]
 
     def run(name: str, *flags: str, start_only: bool = False):
-        command = [
-            sys.executable,
-            "-m",
-            f"experiments.{name}",
-            f"--data_dir={music_folder}",
-            f"--features_dir={place / 'features'}",
-            f"--out={place / 'out'}",
-            *SMALL,
-            *flags,
-        ]
-        settings = {
-            "cwd": place,
-            "env": os.environ | {"PYTHONPATH": str(ROOT)},
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "text": True,
-        }
-        if start_only:
-            return subprocess.Popen(command, **settings)
-        return subprocess.run(command, **settings, timeout=600)
+        module = f"experiments.{name}"
+        return run_module(module, *common, *flags, cwd=place, start_only=start_only)
 
     return run
 

@@ -14,6 +14,7 @@ import pytest
 from test_report import Page
 
 from experiments import findings, paper_figures, paper_report
+from experiments import groups as groups_lib
 from experiments.grid import Outcome
 from mgr_jax import prepare, scores
 from mgr_jax.charts import Layer
@@ -167,8 +168,8 @@ def test_other_data_are_not_taken_for_the_papers(parsed, written):
 
 
 def sentences(outcomes, heading):
-    groups = findings.group(outcomes)
-    return findings.findings(groups, findings.compare_all(groups))[heading]
+    groups = groups_lib.group(outcomes)
+    return findings.findings(groups, groups_lib.compare_all(groups))[heading]
 
 
 def test_findings_say_what_a_paired_interval_shows_and_no_more(grid):
@@ -247,7 +248,7 @@ def test_a_lead_that_may_be_chance_beats_nothing(tmp_path):
 def test_a_track_that_lies_on_every_side_is_counted_once(tmp_path):
     run = gtzan(tmp_path, 20, "chroma", split="segment", used=290)
     assert run.results["num_tracks"] == {"train": 200, "validation": 50, "test": 40}
-    (one,) = findings.group([run])
+    (one,) = groups_lib.group([run])
     assert one.name == "gtzan (200 tracks)"
 
 
@@ -282,9 +283,9 @@ def test_drawn_splits_are_compared_over_the_seeds_that_both_have(tmp_path):
         gtzan(tmp_path, 40, "mel", seed=1, **track),
         gtzan(tmp_path, 20, "chroma", seed=1, **track),
     ]
-    groups = findings.group(outcomes)
+    groups = groups_lib.group(outcomes)
     (pair,) = (
-        c for c in findings.compare_all(groups, ["track"]) if c.kind == "features"
+        c for c in groups_lib.compare_all(groups, ["track"]) if c.kind == "features"
     )
     assert pair.names == ("chroma", "mel")
     assert pair.difference.difference == pytest.approx((20 - 40) / 40)
@@ -346,7 +347,7 @@ def test_runs_with_a_random_gain_are_a_line_of_their_own(tmp_path):
         gtzan(tmp_path, 20, "chroma"),
         gtzan(tmp_path, 30, "chroma", random_gain_db=12),
     ]
-    groups = findings.group(outcomes)
+    groups = groups_lib.group(outcomes)
     assert [one.model for one in groups] == ["cnn", "cnn, random gain 12 dB"]
     assert [one.paper for one in groups] == [0.42, None]
 
