@@ -189,7 +189,8 @@ def _test_cuts(config: Config, prepared: Prepared) -> Iterator[_Cut]:
         if "test" not in sides[track.id]:
             continue
         label = prepared.genres.index(track.genre)
-        cut = audio.segments(audio.decode(files[track.id]), config.segments_per_track)
+        found, _ = audio.read_segments(files[track.id], config.segments_per_track)
+        cut = list(found)
         for segment, side in enumerate(sides[track.id]):
             if side == "test":
                 yield _Cut(number, segment, label, cut[segment])

@@ -3,13 +3,28 @@
 A path enters; float32 mono samples at 22 050 Hz leave, and from them whole segments
 of 5 s. prepare and predict call it. soundfile decodes (wav, au, mp3, flac, ogg) and
 soxr resamples: both release the GIL, so a pool of threads decodes in parallel.
+
+No file stops the program: one that holds nothing usable raises AudioError, and one that
+is usable in part gives that part and a note. Memory is bounded whatever the file's
+length, for what is longer than ten minutes is not held as a whole.
 """
 
+import contextlib
+import dataclasses
+import itertools
+import os
 import pathlib
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgr_jax.config import UserError
+from mgr_jax.config import UserError, shown
+
+if TYPE_CHECKING:
+    import soundfile
 
 SAMPLE_RATE_HZ = 22_050
 SEGMENT_S = 5.0
@@ -19,63 +34,205 @@ SEGMENT_SAMPLES = int(SEGMENT_S * SAMPLE_RATE_HZ)
 # longer recordings are sampled over their whole length.
 LONGEST_CLIP_S = 35.0
 
-_BLOCK_FRAMES = 1 << 20
+# What is longer is read a second time rather than held.
+_HELD_SAMPLES = 600 * SAMPLE_RATE_HZ
+
+# Of a damaged FLAC, the block with the damage is lost as a whole.
+_BLOCK_VALUES = 1 << 16
+
+# A header outside these is damaged: resampling 8 Hz would fill the memory.
+RATES_HZ = (2_000, 768_000)
+
+# 80 dB below full scale, peak: what is fainter all the way is noise of a converter.
+SILENCE = 1e-4
+
+# 60 dB above full scale: floats of another kind, or bits that fell over.
+LOUDEST = 1e3
+
+# Of the frames that a header promises, the share below which a file was cut off. MP3
+# headers are off by a little in whole files.
+_WHOLE = 0.98
+_UNKNOWN_BYTES = 0x7FFF_FFF0  # from here on, writers to a pipe say "I do not know"
+_PROMISED_BYTES = re.compile(
+    r"^\s*(?:data|Data Size|SSND|ds64 data)\s*:\s*(\d+) \(should be (\d+)\)", re.M
+)
 
 
 class AudioError(UserError):
     """A file that holds no usable audio; the message names it and says why."""
 
 
+@dataclasses.dataclass
+class Notes:
+    """What is odd about a recording that is used all the same.
+
+    Attributes:
+      text: "" or a phrase without a path, such as "cut off: holds 15.0 of 30.0 s". It
+        is complete once the recording has been read to its end.
+    """
+
+    text: str = ""
+
+
 def decode(path: str | pathlib.Path) -> np.ndarray:
-    """Decodes an audio file of any rate and channel count.
+    """Decodes an audio file of any rate and channel count, as a whole.
 
     Channels are averaged, then resampled with soxr's HQ recipe.
 
     Args:
-      path: a file that libsndfile reads (wav, au, mp3, flac, ogg, aiff, ...).
+      path: a file that libsndfile reads (wav, au, mp3, flac, ogg, aiff, ...); what it
+        holds decides, not how its name ends.
 
     Returns:
       float32 samples of shape (samples,), mono, at 22 050 Hz; full scale is 1.0.
 
     Raises:
-      AudioError: the file cannot be opened or decoded, holds no samples, or holds
-        samples that are not finite.
+      AudioError: the file cannot be opened or decoded, holds no samples, nothing but
+        silence, or samples that are no sound (not finite, far beyond full scale).
+    """
+    return _joined(stream(path))
+
+
+def stream(
+    path: str | pathlib.Path, notes: Notes | None = None
+) -> Iterator[np.ndarray]:
+    """Decodes an audio file block by block; see `decode`.
+
+    Args:
+      path: the file.
+      notes: what is odd about it is written there.
+
+    Yields:
+      Blocks of float32 (samples,), mono, at 22 050 Hz.
+
+    Raises:
+      AudioError: as `decode`; that there is nothing but silence is known at the end.
     """
     import soxr
 
-    mono, rate_hz = _read_mono(pathlib.Path(path))
-    if rate_hz != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="HQ")
-    if mono.size == 0:
-        raise AudioError(f"{path}: holds no audio; remove it or replace it")
-    return mono
+    path = pathlib.Path(path)
+    notes = Notes() if notes is None else notes
+    with _opened(path) as file:
+        rate_hz = file.samplerate
+        blocks = _mono_blocks(path, file, notes)
+        if rate_hz == SAMPLE_RATE_HZ:
+            yield from blocks
+            return
+        resampler = soxr.ResampleStream(
+            rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
+        )
+        for block in blocks:
+            yield resampler.resample_chunk(block)
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _read_mono(path: pathlib.Path) -> tuple[np.ndarray, int]:
-    """The mean of a file's channels, float32 (frames,), and its rate in Hz."""
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
+    """The file, open; what goes wrong with it inside is an AudioError."""
     import soundfile
 
     try:
-        with path.open("rb") as raw, soundfile.SoundFile(raw) as file:
-            # Blocks are read until none is left: libsndfile can misreport the number
-            # of frames in an MP3, so the header's count is not trusted.
-            blocks = []
-            while (block := file.read(_BLOCK_FRAMES, "float32", always_2d=True)).size:
-                blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
-            rate_hz = file.samplerate
-    except OSError as error:
+        # A FIFO would make this wait for its other end.
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise AudioError(f"{shown(path)}: is no file; remove it")
+            with soundfile.SoundFile(number, closefd=False) as file:
+                low, high = RATES_HZ
+                if not low <= file.samplerate <= high:
+                    raise AudioError(
+                        f"{shown(path)}: cannot be decoded (it says that it has "
+                        f"{file.samplerate} samples a second)"
+                    )
+                yield file
+        finally:
+            os.close(number)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error or "not enough memory"
+        raise AudioError(f"{shown(path)}: cannot be read ({reason})") from None
+    except (RuntimeError, ValueError, TypeError) as error:
         raise AudioError(
-            f"{path}: cannot be read ({error.strerror or error})"
+            f"{shown(path)}: cannot be decoded ({_reason(error)})"
         ) from None
-    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-        reason = str(error).rstrip(".").split("Error opening", 1)[-1].split(": ", 1)[-1]
-        raise AudioError(f"{path}: cannot be decoded ({reason})") from None
-    if not blocks:
-        raise AudioError(f"{path}: holds no audio; remove it or replace it")
-    mono = np.concatenate(blocks)
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{path}: holds samples that are not finite (NaN or infinity)")
-    return mono, rate_hz
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile says, without its preamble: "Format not recognised"."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return (
+        text.removeprefix("Error : ").split("Error opening", 1)[-1].split(": ", 1)[-1]
+    )
+
+
+def _mono_blocks(
+    path: pathlib.Path, file: "soundfile.SoundFile", notes: Notes
+) -> Iterator[np.ndarray]:
+    """The mean of a file's channels, checked: float32 (frames,) at the file's rate."""
+    # Blocks are read until none is left: libsndfile can misreport the number of frames
+    # in an MP3, so the header's count is not trusted.
+    frames, damage = 0, ""
+    lowest, highest = np.inf, -np.inf
+    while True:
+        try:
+            block = file.read(
+                max(1, _BLOCK_VALUES // file.channels), "float32", always_2d=True
+            )
+        except RuntimeError as error:
+            if not frames:
+                raise
+            damage = _reason(error)
+            break
+        if not block.size:
+            break
+        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        low, high = float(mono.min()), float(mono.max())
+        if not np.isfinite([low, high]).all():
+            raise AudioError(
+                f"{shown(path)}: holds samples that are not finite (NaN or infinity)"
+            )
+        if max(-low, high) > LOUDEST:
+            raise AudioError(
+                f"{shown(path)}: holds samples {max(-low, high):.0g} times full scale, "
+                "which are no sound"
+            )
+        lowest, highest = min(lowest, low), max(highest, high)
+        frames += len(mono)
+        yield mono
+    if not frames:
+        raise AudioError(f"{shown(path)}: holds no audio; remove it or replace it")
+    if highest - lowest < 2 * SILENCE:
+        raise AudioError(f"{shown(path)}: holds nothing but silence")
+    notes.text = _note(file, frames, damage)
+
+
+def _note(file: "soundfile.SoundFile", frames: int, damage: str) -> str:
+    """What is odd about a file of which so many frames could be read."""
+    seconds = frames / file.samplerate
+    if damage:
+        return f"damaged after {seconds:.1f} s ({damage})"
+    promised = _promised_frames(file, frames)
+    if frames < _WHOLE * promised:
+        whole_s = promised / file.samplerate
+        return f"cut off: holds {seconds:.1f} of {whole_s:.1f} s"
+    if "lacks an end-of-stream" in file.extra_info:
+        return f"cut off: ends in the middle of its stream, after {seconds:.1f} s"
+    return ""
+
+
+def _promised_frames(file: "soundfile.SoundFile", frames: int) -> float:
+    """How many frames the file's header says that there are."""
+    # Of a container with plain samples, libsndfile counts what is there; what should
+    # be stands in its log.
+    found = _PROMISED_BYTES.search(file.extra_info)
+    if found:
+        promised, there = map(int, found.groups())
+        if there < promised < _UNKNOWN_BYTES and there:
+            return frames * promised / there
+    return file.frames if file.frames < 1 << 62 else frames
+
+
+def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 def segment_starts(num_samples: int, segments_per_track: int = 5) -> list[int]:
@@ -116,3 +273,66 @@ def segments(samples: np.ndarray, segments_per_track: int = 5) -> np.ndarray:
     if not starts:
         return np.zeros((0, SEGMENT_SAMPLES), samples.dtype)
     return np.stack([samples[start : start + SEGMENT_SAMPLES] for start in starts])
+
+
+def read_segments(
+    path: str | pathlib.Path, segments_per_track: int = 5
+) -> tuple[Iterable[np.ndarray], Notes]:
+    """A file's segments, in bounded memory: `segments(decode(path))` piece by piece.
+
+    Up to ten minutes are decoded before this returns. Of a longer recording, the rest
+    is read to count it, and the segments are then picked from a second reading; where
+    all segments are asked for, they are cut as the rest is decoded, while the caller
+    takes them.
+
+    Args:
+      path: the file.
+      segments_per_track: how many to take; 0 takes all that fit.
+
+    Returns:
+      The segments, each (110250,), to be gone through once, and the notes, complete
+      when that is done.
+
+    Raises:
+      AudioError: as `decode`. Where all segments of a long recording are asked for,
+        going through them may raise it too.
+    """
+    notes = Notes()
+    blocks = stream(path, notes)
+    held: list[np.ndarray] = []
+    while sum(map(len, held)) < _HELD_SAMPLES:
+        block = next(blocks, None)
+        if block is None:
+            return segments(_joined(held), segments_per_track), notes
+        held.append(block)
+    if segments_per_track == 0:
+        return _all_segments(itertools.chain(held, blocks)), notes
+    length = sum(map(len, itertools.chain(held, blocks)))
+    starts = segment_starts(length, segments_per_track)
+    return list(_picked(stream(path), starts)), notes
+
+
+def _all_segments(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Cuts segments without gaps while blocks arrive."""
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        whole = len(rest) // SEGMENT_SAMPLES * SEGMENT_SAMPLES
+        yield from rest[:whole].reshape(-1, SEGMENT_SAMPLES)
+        rest = rest[whole:]
+
+
+def _picked(blocks: Iterable[np.ndarray], starts: list[int]) -> Iterator[np.ndarray]:
+    """The segments that start at the given samples, ascending and apart."""
+    waiting = list(starts)
+    rest, first = np.zeros(0, np.float32), 0
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        while waiting and waiting[0] + SEGMENT_SAMPLES <= first + len(rest):
+            start = waiting.pop(0) - first
+            yield rest[start : start + SEGMENT_SAMPLES].copy()
+        if not waiting:
+            return
+        # What lies before the next segment is not needed any more.
+        passed = min(max(0, waiting[0] - first), len(rest))
+        rest, first = rest[passed:], first + passed

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,9 @@ from typing import Any
 
 MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
 FMA_SUBSETS = ("small", "medium", "large")
+
+# Characters that would break a line, or steer a terminal.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class UserError(Exception):
@@ -28,6 +32,12 @@ def replace_text(path: pathlib.Path, text: str) -> None:
     scratch = path.with_name(f".writing-{path.name}")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as one line that can be printed, whatever bytes its name is made of."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def warn(message: str) -> None:

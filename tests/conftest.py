@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,17 @@ def run_module(
     }
     if start_only:
         return subprocess.Popen(command, **settings)
+    return subprocess.run(command, **settings, timeout=600)
+
+
+def run_without_privileges(command: list[str], **settings):
+    """Runs a command that permissions hold for, also where the tests are root's."""
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read and write all, and there is no setpriv")
+        powers = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={powers}", *command]
+    settings = {"cwd": ROOT, "capture_output": True, "text": True, **settings}
     return subprocess.run(command, **settings, timeout=600)
 
 
