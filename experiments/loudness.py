@@ -28,6 +28,7 @@ from mgr_jax import (
     figures,
     input_pipeline,
     prepare,
+    shards,
     splits,
     tables,
     train,
@@ -164,7 +165,7 @@ def _answers(config: Config) -> dict[float, Predictions]:
     model = evaluate.restore(config, prepared)
     parts: dict[float, list[dict[str, Any]]] = {gain_db: [] for gain_db in GAINS_DB}
     cuts = _test_cuts(config, prepared)
-    size = min(model.batch_size, prepare.FEATURE_BATCH)
+    size = min(model.batch_size, shards.FEATURE_BATCH)
     while some := list(itertools.islice(cuts, size)):
         samples = np.stack([cut.samples for cut in some])
         names = {
@@ -174,7 +175,7 @@ def _answers(config: Config) -> dict[float, Predictions]:
         }
         for gain_db in GAINS_DB:
             heard = samples * np.float32(10 ** (gain_db / 20))
-            batch = names | {"feature": prepare.compute(config.feature, heard)}
+            batch = names | {"feature": shards.compute(config.feature, heard)}
             batch = input_pipeline.padded(batch, model.batch_size)
             parts[gain_db].append(model.predict([batch]))
     ids = np.array([track.id for track in prepared.tracks])

@@ -2,16 +2,30 @@
 
 A state and the run's progress enter and leave. What a checkpoint needs to be used
 travels with it: normalisation as arrays of the state, config and labels as JSON beside
-it. train saves; train, evaluate and predict restore.
+it. Orbax makes a checkpoint appear as a whole or not at all; checksums beside it tell
+one that was damaged later, or copied in part. train saves; train, evaluate and predict
+restore.
 """
 
+import contextlib
+import hashlib
+import json
+import os
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from mgr_jax.config import UserError
+from mgr_jax.config import UserError, replace_text
 
 NEWEST = "newest"
 BEST = "best"
+
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+
+
+class DamagedError(UserError):
+    """A checkpoint that cannot be restored; the message names it and says why."""
 
 
 class Checkpoints:
@@ -19,10 +33,8 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path):
         """Opens `workdir`/checkpoints, which need not exist yet."""
-        self._managers = {
-            kind: _manager(workdir.absolute() / "checkpoints" / kind)
-            for kind in (NEWEST, BEST)
-        }
+        self._root = workdir.absolute() / "checkpoints"
+        self._managers = {kind: _manager(self._root / kind) for kind in (NEWEST, BEST)}
 
     def save(self, kind: str, step: int, state: Any, about: dict[str, Any]) -> None:
         """Saves; a killed save leaves the previous checkpoint in force.
@@ -32,30 +44,38 @@ class Checkpoints:
           step: optimiser steps done; a step that is saved already stays as it is.
           state: pytree of arrays.
           about: JSON-able; the run's progress, config and labels.
+
+        Raises:
+          OSError: it cannot be written; the previous checkpoint is in force.
         """
         import orbax.checkpoint as ocp
 
         manager = self._managers[kind]
         if step in manager.all_steps():
             return
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
-            ),
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )
-        manager.wait_until_finished()
+        with _os_errors(self._root / kind):
+            manager.save(step, args=items)
+            manager.wait_until_finished()
+        sums = {"step": step, "sha256": _checksums(self._folder(kind, step))}
+        replace_text(self._sums_path(kind), json.dumps(sums, indent=1) + "\n")
 
     def about(self, kind: str) -> dict[str, Any] | None:
-        """What was saved beside the state, None where there is no checkpoint."""
+        """What was saved beside the state, None where there is no checkpoint.
+
+        Raises:
+          DamagedError: there is one, and it is not what was saved.
+        """
         import orbax.checkpoint as ocp
 
-        manager = self._managers[kind]
-        step = manager.latest_step()
+        step = self._managers[kind].latest_step()
         if step is None:
             return None
+        self._check(kind, step)
         args = ocp.args.Composite(about=ocp.args.JsonRestore())
-        return manager.restore(step, args=args)["about"]
+        return self._restore(kind, step, args)["about"]
 
     def restore(self, kind: str, like: Any) -> Any:
         """Restores the state.
@@ -69,23 +89,93 @@ class Checkpoints:
 
         Raises:
           UserError: there is no such checkpoint.
+          DamagedError: there is one, and it is not what was saved, or not like `like`.
         """
         import orbax.checkpoint as ocp
 
-        manager = self._managers[kind]
-        step = manager.latest_step()
+        step = self._managers[kind].latest_step()
         if step is None:
             raise UserError(
-                f"{manager.directory}: holds no checkpoint; train first, or name the "
+                f"{self._root / kind}: holds no checkpoint; train first, or name the "
                 "run's folder with --workdir"
             )
+        self._check(kind, step)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        return manager.restore(step, args=args)["state"]
+        return self._restore(kind, step, args)["state"]
+
+    def delete(self, kind: str) -> None:
+        """Deletes the checkpoints of a kind, so that an earlier step can be saved."""
+        manager = self._managers[kind]
+        for step in manager.all_steps():
+            manager.delete(step)
 
     def close(self) -> None:
         """Waits for what is being written."""
         for manager in self._managers.values():
             manager.close()
+
+    def _folder(self, kind: str, step: int) -> pathlib.Path:
+        return self._root / kind / str(step)
+
+    def _sums_path(self, kind: str) -> pathlib.Path:
+        return self._root / f"{kind}.json"
+
+    def _check(self, kind: str, step: int) -> None:
+        """Compares a checkpoint with its checksums, where a kill left it any."""
+        folder = self._folder(kind, step)
+        try:
+            sums = json.loads(self._sums_path(kind).read_text())
+            if sums["step"] != step:
+                return
+            expected = dict(sums["sha256"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedError(
+                f"{self._sums_path(kind)}: cannot be read ({error})"
+            ) from None
+        found = _checksums(folder)
+        for name in expected:
+            if found.get(name) != expected[name]:
+                how = "is damaged" if name in found else "is missing"
+                raise DamagedError(f"{folder / name}: {how}")
+
+    def _restore(self, kind: str, step: int, args: Any) -> Any:
+        try:
+            return self._managers[kind].restore(step, args=args)
+        # Orbax has no error of its own for what it cannot read.
+        except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DamagedError(
+                f"{self._folder(kind, step)}: cannot be restored ({reason})"
+            ) from None
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    """File below a folder to its SHA-256."""
+    return {
+        path.relative_to(folder).as_posix(): _checksum(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _os_errors(folder: pathlib.Path) -> Iterator[None]:
+    """Turns the storage's errors into the OSError that they speak of."""
+    try:
+        yield
+    except ValueError as error:
+        found = _OS_ERROR.search(str(error))
+        if not found:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(folder)) from None
 
 
 def _manager(folder: pathlib.Path) -> Any:

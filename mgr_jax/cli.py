@@ -4,27 +4,50 @@ A program's body enters; its flags are parsed, and a user's mistake ends it with
 line and a status. main, the experiments and the audit call it.
 """
 
+import errno
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from types import TracebackType
+from typing import Any, NoReturn
 
 # TensorFlow only reads data here; its start-up notes would drown the program's words.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
 from mgr_jax.config import UserError
+
+INTERRUPTED = "interrupted; the same command goes on"
+
+
+def _tell_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Says of an interrupt what `start` would, where it comes while modules load."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"error: {INTERRUPTED}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _tell_interrupt
 
 
 def start(body: Callable[[], None]) -> None:
     """Parses the flags that are defined, and runs a program's body.
 
     The process ends with status 0, 1 after a user's mistake, 2 after a flag that is
-    none, or 130 after an interrupt.
+    none, or 130 after an interrupt or SIGTERM.
     """
-    logging.set_verbosity(logging.ERROR)
+    # What the libraries log, they raise as well.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, _interrupt)
     app.run(lambda argv: _guarded(body, argv), flags_parser=_parse)
 
 
@@ -41,9 +64,15 @@ def _guarded(body: Callable[[], None], argv: Sequence[str]) -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", status=1)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; make room, and the same command goes on" if full else ""
+        _fail(f"{where}{error.strerror or error}{remedy}", status=1)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on", status=130)
+        _fail(INTERRUPTED, status=130)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

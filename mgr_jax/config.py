@@ -28,10 +28,18 @@ class UserError(Exception):
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole: a reader, or a kill, finds the old text or the new."""
+    """Writes a file whole: a reader, or a kill, finds the old text or the new.
+
+    Raises:
+      OSError: it cannot be written; the error names the path, and the old text stays.
+    """
     scratch = path.with_name(f".writing-{path.name}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -19,13 +19,13 @@ import numpy as np
 
 from mgr_jax import baselines, figures, input_pipeline, report, splits, steps
 from mgr_jax import config as config_lib
-from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
+from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError, replace_text, warn
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared
 from mgr_jax.models import BASELINES
 from mgr_jax.scores import Predictions, score, write_predictions_csv
-from mgr_jax.train import assignment_for
+from mgr_jax.train import assignment_for, check_same_config
 from mgr_jax.workdir import PREDICTIONS_FILE, RESULTS_FILE
 
 _PACKAGES = (
@@ -144,9 +144,16 @@ def restore(config: Config, prepared: Prepared) -> Restored:
     """
     workdir = config.run_path
     checkpoints = Checkpoints(workdir)
-    about = checkpoints.about(BEST)
+    try:
+        about = checkpoints.about(BEST)
+    except DamagedError as error:
+        raise UserError(
+            f"{error}; put back a copy of the run's folder, or train it anew with "
+            "--overwrite"
+        ) from None
     if about is None:
         raise UserError(f"{workdir}: holds no checkpoint yet; train it first")
+    check_same_config(config, about)
     if (
         about["genres"] != list(prepared.genres)
         or about["feature_spec"] != prepared.spec
@@ -164,17 +171,26 @@ def restore(config: Config, prepared: Prepared) -> Restored:
         step = steps.data_parallel(steps.eval_step)
         predict = functools.partial(steps.probabilities, step, state)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    # A kill between the two saves of a first epoch leaves the best alone.
-    newest = checkpoints.about(NEWEST) or about
+    progress = _progress(checkpoints, about)
     checkpoints.close()
     devices = jax.local_device_count()
     return Restored(
         predict=predict,
         batch_size=max(config.batch_size // devices, 1) * devices,
         parameters=parameters,
-        progress=newest["progress"],
+        progress=progress,
         best_epoch=about["progress"]["best_epoch"],
     )
+
+
+def _progress(checkpoints: Checkpoints, best: dict[str, Any]) -> dict[str, Any]:
+    """How far the run has come: the newest checkpoint says, or else the best."""
+    try:
+        # A kill between the two saves of a first epoch leaves the best alone.
+        return (checkpoints.about(NEWEST) or best)["progress"]
+    except DamagedError as error:
+        warn(f"{error}; the best checkpoint is whole, and is what is tested")
+        return best["progress"]
 
 
 def _restore_state(

@@ -25,6 +25,9 @@ TRACKS_FILE = "tracks.csv"
 COMMIT_FILE = "dataset_info.json"
 TFDS_SPLIT = "segments"
 
+# Raised with any change to what prepare writes.
+FORMAT_VERSION = 2
+
 Batch = dict[str, np.ndarray]
 
 _TRACK_COLUMNS = ("track_id", "genre", "artist", "segments")
@@ -78,29 +81,47 @@ def open_prepared(folder: pathlib.Path) -> Prepared:
             f"{folder}: holds no finished features; run --mode=prepare, or name the "
             "folder that holds them with --features_dir"
         )
-    info = _builder(folder).info
+    try:
+        spec = json.loads((folder / SPEC_FILE).read_text())
+        version = spec["format_version"]
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{folder}: has format version {version}, and this program reads "
+                f"{FORMAT_VERSION}; prepare it again with --overwrite"
+            )
+        info = _builder(folder).info
+        features = info.features
+        tracks, counts = read_tracks(folder / TRACKS_FILE)
+        prepared = Prepared(
+            folder=folder,
+            genres=tuple(features["label"].names),
+            tracks=tracks,
+            segment_counts=counts,
+            shape=tuple(features["feature"].shape),
+            spec=spec,
+        )
+    # What TFDS and csv raise of a file that is not what was written is not told apart.
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(
+            f"{folder}: its lists are damaged ({_short(error)}); delete {COMMIT_FILE} "
+            "there, and the same command where the audio is writes them again"
+        ) from None
     _check_size(folder, info)
-    features = info.features
-    tracks, counts = read_tracks(folder / TRACKS_FILE)
-    return Prepared(
-        folder=folder,
-        genres=tuple(features["label"].names),
-        tracks=tracks,
-        segment_counts=counts,
-        shape=tuple(features["feature"].shape),
-        spec=json.loads((folder / SPEC_FILE).read_text()),
-    )
+    return prepared
 
 
 def _check_size(folder: pathlib.Path, info: Any) -> None:
     """A shard that was cut off would be read as one with fewer examples."""
     split = info.splits[TFDS_SPLIT]
     paths = [pathlib.Path(path) for path in split.filepaths]
-    found = sum(path.stat().st_size for path in paths if path.exists())
+    missing = [path for path in paths if not path.exists()]
+    found = sum(path.stat().st_size for path in paths if path not in missing)
     if found != split.num_bytes:
+        lost = f" ({missing[0].name} is missing)" if missing else ""
         raise UserError(
             f"{folder}: its shards have {found} bytes where {split.num_bytes} were "
-            "written; delete that folder and prepare it again"
+            f"written{lost}; the same command where the audio is makes what is lost "
+            "again"
         )
 
 
@@ -161,11 +182,13 @@ class Side:
         segment; in shard order.
       size: number of examples in this host's share.
       example_bytes: size of one example's feature.
+      files: the shards that it is read from.
     """
 
     dataset: Any
     size: int
     example_bytes: int
+    files: tuple[str, ...]
 
 
 def load_side(
@@ -192,7 +215,8 @@ def load_side(
 
     _keep_off_accelerators()
     info = _builder(prepared.folder).info
-    files = [str(path) for path in info.splits[TFDS_SPLIT].filepaths]
+    files = tuple(str(path) for path in info.splits[TFDS_SPLIT].filepaths)
+    files = files[process_index::process_count]
     table = _side_table(prepared, assignment)
     wanted = table == SIDES.index(side)
 
@@ -210,12 +234,13 @@ def load_side(
         found = tf.io.parse_single_example(record, keys)
         return tf.gather_nd(wanted, [[found["track"], found["segment"]]])[0]
 
-    dataset = tf.data.TFRecordDataset(files[process_index::process_count])
+    dataset = tf.data.TFRecordDataset(list(files))
     dataset = dataset.filter(belongs).map(parse, num_parallel_calls=2)
     return Side(
         dataset=dataset,
         size=int(wanted[mine].sum()),
         example_bytes=2 * int(np.prod(prepared.shape)),
+        files=files,
     )
 
 
@@ -261,7 +286,7 @@ def training_batches(
         .skip(skip)
         .prefetch(2)
     )
-    yield from batches.as_numpy_iterator()
+    yield from _read(side, batches)
 
 
 def evaluation_batches(side: Side, batch_size: int) -> Iterator[Batch]:
@@ -272,7 +297,7 @@ def evaluation_batches(side: Side, batch_size: int) -> Iterator[Batch]:
       (batch_size,) bool: False where a row is padding.
     """
     batches = _deterministic(side.dataset).batch(batch_size).prefetch(2)
-    for batch in batches.as_numpy_iterator():
+    for batch in _read(side, batches):
         yield padded(batch, batch_size)
 
 
@@ -304,7 +329,7 @@ def normalisation(side: Side) -> tuple[np.ndarray, np.ndarray]:
     """
     total = squares = 0.0
     frames = 0
-    for batch in _deterministic(side.dataset).batch(64).as_numpy_iterator():
+    for batch in _read(side, _deterministic(side.dataset).batch(64)):
         values = batch["feature"].astype(np.float32)
         total = total + values.sum((0, 2), dtype=np.float64)
         squares = squares + np.square(values, dtype=np.float64).sum((0, 2))
@@ -325,7 +350,7 @@ def example_per_genre(side: Side, genres: tuple[str, ...]) -> dict[str, np.ndarr
       Genre to its feature (bins, frames) float32.
     """
     found: dict[str, np.ndarray] = {}
-    for example in _deterministic(side.dataset).as_numpy_iterator():
+    for example in _read(side, _deterministic(side.dataset)):
         genre = genres[example["label"]]
         if genre not in found:
             found[genre] = example["feature"].astype(np.float32)
@@ -343,6 +368,44 @@ def _side_table(prepared: Prepared, assignment: Assignment) -> np.ndarray:
             if side:
                 table[row, column] = SIDES.index(side)
     return table
+
+
+def _read(side: Side, dataset: Any) -> Iterator[Any]:
+    """What a dataset made of a side yields; a shard that is damaged is named."""
+    import tensorflow as tf
+
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        for file in side.files:
+            reason = _damage(file)
+            if reason:
+                raise UserError(
+                    f"{file}: {reason}; delete it, and the same command where the "
+                    "audio is makes it again"
+                ) from None
+        raise UserError(
+            f"{side.files[0]} or another beside it cannot be read "
+            f"({_short(error)}); delete that folder and prepare it again"
+        ) from None
+
+
+def _damage(file: str) -> str:
+    """What is wrong with a shard, whose records carry checksums; "" for nothing."""
+    import tensorflow as tf
+
+    try:
+        for _ in tf.data.TFRecordDataset([file]):
+            pass
+    except tf.errors.DataLossError:
+        return "is damaged (a checksum in it does not fit)"
+    except tf.errors.OpError as error:
+        return f"cannot be read ({_short(error)})"
+    return ""
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _deterministic(dataset: Any) -> Any:

@@ -1,38 +1,32 @@
 """Tracks to TFRecord shards: the only writer of shards.
 
 A data set's tracks enter; a folder leaves that `tfds.builder_from_directory` opens. The
-shard is the unit of work: `write_shard(job, k)` decodes its tracks, computes the
+shard is the unit of work: `shards.write_shard(job, k)` decodes its tracks, computes the
 feature in batches, and renames a temporary file into place, so a killed run resumes at
 the first shard that is missing, two runs give the same bytes, and memory does not grow
 with the data set. TFDS's metadata is written last: a folder without it is not finished.
-main calls `prepare`.
+A finished folder that has lost a shard gets it again. main calls `prepare`.
 """
 
-import concurrent.futures
 import contextlib
 import csv
-import dataclasses
-import functools
 import hashlib
-import itertools
 import json
 import os
 import pathlib
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
-
-from mgr_jax import audio, workdir
-from mgr_jax.config import Config, UserError, replace_text
+from mgr_jax import audio, shards, workdir
+from mgr_jax.config import Config, UserError, replace_text, warn
 from mgr_jax.datasets import Track, dataset_key, load_tracks
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import (
     COMMIT_FILE,
+    FORMAT_VERSION,
     SPEC_FILE,
     TFDS_SPLIT,
     TRACKS_FILE,
@@ -40,51 +34,13 @@ from mgr_jax.input_pipeline import (
     prepared_folder,
     write_tracks,
 )
+from mgr_jax.shards import NOTE, SKIPPED, Account, Job
 
 SKIPPED_FILE = "skipped.csv"
-FORMAT_VERSION = 1
+NOTES_FILE = "notes.csv"
 
-# One compiled shape serves all: the last batch of a shard is padded up to it.
-FEATURE_BATCH = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """All that `write_shard` needs to know; it travels to other processes.
-
-    Attributes:
-      folder: where the shards go.
-      name: TFDS's name of the data set, the first part of the shards' file names.
-      feature: a name of FEATURES.
-      genres: label names, in the order of the label numbers.
-      tracks: all tracks, in shard order.
-      tracks_per_shard: shard k holds tracks [k * n, (k + 1) * n).
-      segments_per_track: see `audio.segment_starts`.
-      decode_threads: how many tracks are decoded at once.
-    """
-
-    folder: pathlib.Path
-    name: str
-    feature: str
-    genres: tuple[str, ...]
-    tracks: tuple[Track, ...]
-    tracks_per_shard: int
-    segments_per_track: int
-    decode_threads: int
-
-    @property
-    def num_shards(self) -> int:
-        """Number of shards."""
-        return -(-len(self.tracks) // self.tracks_per_shard)
-
-    def shard_path(self, k: int) -> pathlib.Path:
-        """File of shard k."""
-        count = f"{k:05d}-of-{self.num_shards:05d}"
-        return self.folder / f"{self.name}-{TFDS_SPLIT}.tfrecord-{count}"
-
-    def account_path(self, k: int) -> pathlib.Path:
-        """File that says what became of shard k's tracks."""
-        return self.folder / f"tracks-{k:05d}-of-{self.num_shards:05d}.json"
+# What is listed where; a row of an account has a column of each name.
+_ODD = {SKIPPED_FILE: SKIPPED, NOTES_FILE: NOTE}
 
 
 def prepare(config: Config) -> pathlib.Path:
@@ -112,14 +68,21 @@ def prepare(config: Config) -> pathlib.Path:
         return folder
     job = _job(config, folder, tracks)
     spec = _spec(job)
-    if is_complete(folder) and _read_spec(folder) == spec:
+    if _read_spec(folder) == spec and _is_finished(job):
         print(f"the features are prepared: {folder}", flush=True)
         return folder
     with _writing_to(folder):
         _check_spec(folder, spec, overwrite=config.overwrite)
-        if not is_complete(folder):
+        # Another process may have made them while this one waited.
+        if not _is_finished(job):
             _write_all(job, config.max_skipped)
     return folder
+
+
+def _is_finished(job: Job) -> bool:
+    return is_complete(job.folder) and all(
+        shards.is_whole(job, k) for k in range(job.num_shards)
+    )
 
 
 def _job(config: Config, folder: pathlib.Path, tracks: tuple[Track, ...]) -> Job:
@@ -161,19 +124,16 @@ def _spec(job: Job) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _writing_to(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the folder's lock; an OSError within becomes a line that names the flag."""
-    try:
+    """Holds the folder's lock; a write that fails becomes a line with the remedy."""
+    with (
+        workdir.writing(folder, "--features_dir"),
+        workdir.held(folder, "prepares"),
+    ):
         # The folder itself is made, and emptied, by the one that holds it.
-        with workdir.held(folder, "prepares"):
-            folder.mkdir(exist_ok=True)
-            for leftover in folder.glob(".writing-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            yield
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}); name a folder "
-            "that can with --features_dir"
-        ) from error
+        folder.mkdir(exist_ok=True)
+        for leftover in folder.glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
 
 
 def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
@@ -213,7 +173,7 @@ def _write_all(job: Job, max_skipped: float) -> None:
     import tqdm
 
     started = time.monotonic()
-    missing = [k for k in range(job.num_shards) if not _is_done(job, k)]
+    missing = [k for k in range(job.num_shards) if not shards.is_done(job, k)]
     done = job.num_shards - len(missing)
     print(
         f"preparing {job.feature} of {len(job.tracks)} tracks in {job.num_shards} "
@@ -228,174 +188,43 @@ def _write_all(job: Job, max_skipped: float) -> None:
         disable=None,
     ) as bar:
         for k in missing:
-            write_shard(job, k, on_track=bar.update)
-    accounts = [row for k in range(job.num_shards) for row in _read_account(job, k)]
+            shards.write_shard(job, k, on_track=bar.update)
+    accounts = [shards.read_account(job, k) for k in range(job.num_shards)]
+    rows = [row for account in accounts for row in account.tracks]
     _commit(job, accounts, max_skipped)
     print(
-        f"prepared {sum(row['segments'] for row in accounts)} segments of "
-        f"{len(accounts)} tracks, {sum(bool(row['skipped']) for row in accounts)} "
+        f"prepared {sum(row['segments'] for row in rows)} segments of "
+        f"{len(rows)} tracks, {sum(bool(row['skipped']) for row in rows)} "
         f"skipped, in {time.monotonic() - started:.0f} s",
         flush=True,
     )
+    for name, column in _ODD.items():
+        odd = [row[column] for row in rows if row[column]]
+        if odd:
+            others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+            warn(f"{column}: {odd[0]}{others}; listed in {job.folder / name}")
 
 
-def write_shard(job: Job, k: int, on_track: Callable[[], Any] = lambda: None) -> None:
-    """Writes shard k and the account of its tracks; the same job gives the same bytes.
-
-    Args:
-      job: what all shards share.
-      k: the shard's number, from 0.
-      on_track: called after each track.
-    """
-    import tensorflow as tf
-
-    features = tfds_features(job)
-    first = k * job.tracks_per_shard
-    account: list[dict[str, Any]] = []
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=job.folder))
-    with tf.io.TFRecordWriter(str(scratch / "shard")) as writer:
-        stream = _segments(job, first, account, on_track)
-        while batch := list(itertools.islice(stream, FEATURE_BATCH)):
-            values = compute(job.feature, np.stack([cut.samples for cut in batch]))
-            for cut, value in zip(batch, values, strict=True):
-                example = {
-                    "feature": value,
-                    "label": job.tracks[cut.track].genre,
-                    "track": cut.track,
-                    "track_id": job.tracks[cut.track].id,
-                    "segment": cut.segment,
-                }
-                writer.write(_serialise(features, example))
-    (scratch / "account").write_text(json.dumps(account, indent=1) + "\n")
-    # The account goes first: a shard that exists has one.
-    os.replace(scratch / "account", job.account_path(k))
-    os.replace(scratch / "shard", job.shard_path(k))
-    scratch.rmdir()
-
-
-class _Cut(NamedTuple):
-    """One segment on its way to the feature: whose it is, which, and its samples."""
-
-    track: int
-    segment: int
-    samples: np.ndarray
-
-
-def _segments(
-    job: Job, first: int, account: list[dict[str, Any]], on_track: Callable[[], Any]
-) -> Iterator[_Cut]:
-    """Yields the segments of the shard that begins with track `first`.
-
-    What became of each track is appended to `account` as it is known.
-    """
-    tracks = job.tracks[first : first + job.tracks_per_shard]
-    read = functools.partial(_read_segments, segments_per_track=job.segments_per_track)
-    with concurrent.futures.ThreadPoolExecutor(job.decode_threads) as pool:
-        for index, (segments, reason) in enumerate(pool.map(read, tracks)):
-            account.append(
-                {
-                    "track": tracks[index].id,
-                    "segments": len(segments),
-                    "skipped": reason,
-                }
-            )
-            for number, samples in enumerate(segments):
-                yield _Cut(first + index, number, samples)
-            on_track()
-
-
-def _read_segments(track: Track, segments_per_track: int) -> tuple[np.ndarray, str]:
-    """A track's segments (n, samples), and why there are none."""
-    try:
-        segments = audio.segments(audio.decode(track.path), segments_per_track)
-    except audio.AudioError as error:
-        return np.zeros((0, audio.SEGMENT_SAMPLES), np.float32), str(error)
-    reason = "" if len(segments) else f"{track.path}: shorter than one segment of 5 s"
-    return segments, reason
-
-
-def compute(feature: str, samples: np.ndarray) -> np.ndarray:
-    """A feature as the shards hold it.
-
-    Args:
-      feature: a name of FEATURES.
-      samples: float32 (n, samples), up to FEATURE_BATCH segments.
-
-    Returns:
-      float16 (n, bins, frames).
-    """
-    padding = [(0, FEATURE_BATCH - len(samples)), (0, 0)]
-    values = _jitted(feature)(np.pad(samples, padding))
-    return np.asarray(values[: len(samples)]).astype(np.float16)
-
-
-@functools.cache
-def _jitted(name: str) -> Any:
-    import jax
-
-    return jax.jit(FEATURES[name].fn)
-
-
-def tfds_features(job: Job) -> Any:
-    """The shards' layout, as TFDS describes it."""
-    import tensorflow_datasets as tfds
-
-    return tfds.features.FeaturesDict(
-        {
-            "feature": tfds.features.Tensor(
-                shape=FEATURES[job.feature].shape(),
-                dtype=np.float16,
-                encoding=tfds.features.Encoding.BYTES,
-            ),
-            "label": tfds.features.ClassLabel(names=job.genres),
-            "track": tfds.features.Scalar(np.int64),
-            "track_id": tfds.features.Text(),
-            "segment": tfds.features.Scalar(np.int64),
-        }
-    )
-
-
-def _serialise(features: Any, example: dict[str, Any]) -> bytes:
-    import tensorflow as tf
-
-    # protobuf leaves the order of map entries open; two runs shall give equal bytes.
-    record = tf.train.Example.FromString(features.serialize_example(example))
-    return record.SerializeToString(deterministic=True)
-
-
-def _read_account(job: Job, k: int) -> list[dict[str, Any]]:
-    return json.loads(job.account_path(k).read_text())
-
-
-def _is_done(job: Job, k: int) -> bool:
-    """Whether shard k is there; a track that it had to skip may have been mended."""
-    return job.shard_path(k).exists() and not any(
-        row["skipped"] for row in _read_account(job, k)
-    )
-
-
-def _commit(job: Job, accounts: list[dict[str, Any]], max_skipped: float) -> None:
+def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:
     """Writes the lists and, last, the metadata that makes the folder a data set."""
     import tensorflow_datasets as tfds
 
-    skipped = [row for row in accounts if row["skipped"]]
-    with (job.folder / SKIPPED_FILE).open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["track_id", "reason"])
-        rows.writerows([row["track"], row["skipped"]] for row in skipped)
-    if len(skipped) > max_skipped * len(accounts) or len(skipped) == len(accounts):
+    rows = [row for account in accounts for row in account.tracks]
+    for name, column in _ODD.items():
+        lines = [("track_id", "segments", "reason")]
+        lines += [(x["track"], x["segments"], x[column]) for x in rows if x[column]]
+        _write_csv(job.folder / name, lines)
+    skipped = [row[SKIPPED] for row in rows if row[SKIPPED]]
+    if len(skipped) > max_skipped * len(rows) or len(skipped) == len(rows):
         raise UserError(
-            f"{len(skipped)} of {len(accounts)} tracks cannot be read, the first as "
-            f"{skipped[0]['skipped']}; all are listed in {job.folder / SKIPPED_FILE}; "
-            "mend them, or allow a larger share with --max_skipped"
+            f"{len(skipped)} of {len(rows)} tracks cannot be used, the first is "
+            f"{skipped[0]}; all are listed in {job.folder / SKIPPED_FILE}; mend them, "
+            "or allow a larger share with --max_skipped"
         )
-    counts = {row["track"]: row["segments"] for row in accounts}
+    counts = {row["track"]: row["segments"] for row in rows}
     write_tracks(job.folder / TRACKS_FILE, job.tracks, counts)
 
-    lengths = [
-        sum(row["segments"] for row in _read_account(job, k))
-        for k in range(job.num_shards)
-    ]
+    lengths = [sum(row["segments"] for row in account.tracks) for account in accounts]
     template = tfds.core.ShardedFileTemplate(
         data_dir=job.folder,
         dataset_name=job.name,
@@ -405,13 +234,18 @@ def _commit(job: Job, accounts: list[dict[str, Any]], max_skipped: float) -> Non
     split = tfds.core.SplitInfo(
         name=TFDS_SPLIT,
         shard_lengths=lengths,
-        num_bytes=sum(job.shard_path(k).stat().st_size for k in range(job.num_shards)),
+        num_bytes=sum(account.bytes for account in accounts),
         filename_template=template,
     )
     tfds.folder_dataset.write_metadata(
         data_dir=job.folder,
-        features=tfds_features(job),
+        features=shards.tfds_features(job),
         split_infos=[split],
         description=f"{job.feature} of 5-second segments, made by mgr_jax.",
         check_data=False,
     )
+
+
+def _write_csv(path: pathlib.Path, rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)

@@ -21,7 +21,7 @@ import numpy as np
 
 from mgr_jax import config as config_lib
 from mgr_jax import input_pipeline, splits, steps, workdir
-from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
+from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared, Side
@@ -175,7 +175,7 @@ def _batch_size(config: Config, num_examples: int) -> int:
 
 
 def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
-    about = run.checkpoints.about(NEWEST)
+    kind, about = _checkpoint_to_go_on_from(run)
     bins = run.prepared.shape[0]
     blank = (np.zeros((bins, 1), np.float32), np.ones((bins, 1), np.float32))
     state = steps.create_state(
@@ -190,7 +190,7 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
         progress = Progress()
     else:
         _check_same_data(run, about)
-        state = run.checkpoints.restore(NEWEST, state)
+        state = run.checkpoints.restore(kind, state)
         progress = Progress(**about["progress"])
         if not progress.finished:
             print(
@@ -202,8 +202,34 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
     return state, progress
 
 
+def _checkpoint_to_go_on_from(run: _Run) -> tuple[str, dict[str, Any] | None]:
+    """The newest checkpoint's kind and what is beside it; the best is second best.
+
+    Going on from an earlier epoch ends with the same bits.
+
+    Raises:
+      UserError: both are damaged.
+    """
+    try:
+        return NEWEST, run.checkpoints.about(NEWEST)
+    except DamagedError as error:
+        try:
+            about = run.checkpoints.about(BEST)
+        except DamagedError:
+            about = None
+        if about is None:
+            raise UserError(
+                f"{error}, and no other checkpoint is there; put back a copy of the "
+                "run's folder, or start it anew with --overwrite"
+            ) from None
+        config_lib.warn(f"{error}; going back to the best checkpoint")
+        run.checkpoints.delete(NEWEST)
+        return BEST, about
+
+
 def _check_same_data(run: _Run, about: dict[str, Any]) -> None:
     """Refuses to go on with a checkpoint on what it was not trained on."""
+    check_same_config(run.config, about)
     now = _about(run)
     for key in ("feature_spec", "genres", "batch_size"):
         if about[key] != now[key]:
@@ -387,6 +413,12 @@ def about_data(config: Config, prepared: Prepared) -> dict[str, Any]:
         "feature_spec": dict(prepared.spec),
         "config": json.loads(config_lib.to_json(config)),
     }
+
+
+def check_same_config(config: Config, about: dict[str, Any]) -> None:
+    """Raises UserError where a checkpoint was made with other settings than a run's."""
+    saved = config_lib.from_json(json.dumps(about["config"]))
+    workdir.check_same_run(saved, config)
 
 
 def _about(run: _Run) -> dict[str, Any]:

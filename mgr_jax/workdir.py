@@ -5,6 +5,7 @@ main opens it before anything costly is done; train and evaluate write into it.
 """
 
 import contextlib
+import errno
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -29,6 +30,13 @@ _CONTENTS = (
     PREDICTIONS_FILE,
     CONFIG_FILE,
 )
+
+# The disk, the user's share of it, or the longest file that is allowed.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANNOT_WRITE = (
+    *_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
+    errno.EISDIR, errno.EIO, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 # What may change between the command that began a run and one that goes on with it.
 _MAY_CHANGE = (
@@ -57,7 +65,7 @@ def open_workdir(config: Config) -> pathlib.Path:
     """
     workdir = config.run_path
     path = workdir / CONFIG_FILE
-    try:
+    with writing(workdir, "--workdir"):
         if path.exists():
             saved = read_config(workdir)
             if config.overwrite:
@@ -67,16 +75,32 @@ def open_workdir(config: Config) -> pathlib.Path:
         workdir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             write_config(config)
-    except OSError as error:
-        raise _cannot_be_written(workdir, error) from None
     return workdir
 
 
-def _cannot_be_written(folder: pathlib.Path, error: OSError) -> UserError:
-    return UserError(
-        f"{folder}: cannot be written ({error.strerror or error}); name another "
-        "--workdir"
-    )
+@contextlib.contextmanager
+def writing(folder: pathlib.Path, flag: str) -> Iterator[None]:
+    """Makes one line with the remedy of a write that fails within.
+
+    Args:
+      folder: what is written to.
+      flag: the one that names another folder.
+
+    Raises:
+      UserError: the folder, or its disk, cannot be written; other errors pass through.
+    """
+    try:
+        yield
+    except OSError as error:
+        # A write names no file; a read that failed does, and says it better itself.
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        full = error.errno in _FULL
+        go_on = "make room, and the same command goes on; or " if full else ""
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); {go_on}name another "
+            f"folder with {flag}"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -84,13 +108,12 @@ def held_run(config: Config) -> Iterator[None]:
     """Holds a run's folder: two processes must not train one run.
 
     Raises:
-      UserError: the lock beside it cannot be written.
+      UserError: the folder, or the lock beside it, cannot be written.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(held(config.run_path, "is at"))
-        except OSError as error:
-            raise _cannot_be_written(config.run_path, error) from None
+    with (
+        writing(config.run_path, "--workdir"),
+        held(config.run_path, "is at"),
+    ):
         yield
 
 

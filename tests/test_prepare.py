@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import tone, write_music_folder
 
-from mgr_jax import audio, input_pipeline, prepare
+from mgr_jax import audio, input_pipeline, prepare, shards
 from mgr_jax.config import Config, UserError
 from mgr_jax.features import FEATURES
 from mgr_jax.splits import Assignment
@@ -98,7 +98,7 @@ def test_a_mended_file_is_read_again(own_music, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(bytes(len(whole)))
     config = config_for(own_music, tmp_path / "f")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be used"):
         prepare.prepare(config)
     path.write_bytes(whole)
     folder = prepare.prepare(config)
@@ -128,18 +128,18 @@ def test_killed_and_resumed_gives_the_same_bytes(
     """The kill comes while a track is read, or (15) before the commit."""
     config = config_for(music_folder, tmp_path)
     reads = []
-    whole = audio.decode
+    whole = audio.read_segments
 
-    def decode(path):
+    def read_segments(path, count):
         reads.append(path)
         if len(reads) > kill_at:
             raise Killed
-        return whole(path)
+        return whole(path, count)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(audio, "decode", decode)
+        patched.setattr(audio, "read_segments", read_segments)
         if kill_at == 15:
-            patched.setattr(audio, "decode", whole)
+            patched.setattr(audio, "read_segments", whole)
             patched.setattr(prepare, "_commit", _die)
         prepare.prepare(config)
     folder = input_pipeline.prepared_folder(config)
@@ -160,14 +160,14 @@ def test_a_resumed_run_leaves_finished_shards_alone(
     with pytest.raises(Killed):
         prepare.prepare(config)
     folder = input_pipeline.prepared_folder(config)
-    shards = sorted(folder.glob("*.tfrecord-*"))
-    assert len(shards) == 6
-    shards[2].unlink()
+    files = sorted(folder.glob("*.tfrecord-*"))
+    assert len(files) == 6
+    files[2].unlink()
     monkeypatch.undo()
     written = []
-    write = prepare.write_shard
+    write = shards.write_shard
     monkeypatch.setattr(
-        prepare,
+        shards,
         "write_shard",
         lambda job, k, **kw: (written.append(k), write(job, k, **kw)),
     )
@@ -206,7 +206,7 @@ def test_too_many_skipped_is_an_error_until_it_is_allowed(own_music, tmp_path):
     (own_music / "a tones" / "track 1.wav").write_bytes(b"")
     config = config_for(own_music, tmp_path / "f")
     with pytest.raises(
-        UserError, match=r"1 of 10 tracks cannot be read.*--max_skipped"
+        UserError, match=r"1 of 10 tracks cannot be used.*--max_skipped"
     ):
         prepare.prepare(config)
     assert not input_pipeline.is_complete(input_pipeline.prepared_folder(config))

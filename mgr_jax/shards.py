@@ -1,0 +1,274 @@
+"""One shard: tracks to records, with the account of what became of each track.
+
+A `Job` and a number enter; the shard's file and its account leave, renamed into place
+when they are whole. It can travel to another process or machine: the same job gives the
+same bytes anywhere. prepare maps it over the shards of a data set.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import functools
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mgr_jax import audio
+from mgr_jax.config import shown
+from mgr_jax.datasets import Track
+from mgr_jax.features import FEATURES
+from mgr_jax.input_pipeline import TFDS_SPLIT
+
+# One compiled shape serves all: the last batch of a shard is padded up to it.
+FEATURE_BATCH = 32
+
+# What an account says of a track that gave nothing, or less than it should have.
+SKIPPED = "skipped"
+NOTE = "used in part"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that `write_shard` needs to know; it travels to other processes.
+
+    Attributes:
+      folder: where the shards go.
+      name: TFDS's name of the data set, the first part of the shards' file names.
+      feature: a name of FEATURES.
+      genres: label names, in the order of the label numbers.
+      tracks: all tracks, in shard order.
+      tracks_per_shard: shard k holds tracks [k * n, (k + 1) * n).
+      segments_per_track: see `audio.segment_starts`.
+      decode_threads: how many tracks are decoded at once.
+    """
+
+    folder: pathlib.Path
+    name: str
+    feature: str
+    genres: tuple[str, ...]
+    tracks: tuple[Track, ...]
+    tracks_per_shard: int
+    segments_per_track: int
+    decode_threads: int
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return -(-len(self.tracks) // self.tracks_per_shard)
+
+    def shard_path(self, k: int) -> pathlib.Path:
+        """File of shard k."""
+        count = f"{k:05d}-of-{self.num_shards:05d}"
+        return self.folder / f"{self.name}-{TFDS_SPLIT}.tfrecord-{count}"
+
+    def account_path(self, k: int) -> pathlib.Path:
+        """File that says how long shard k is, and what became of its tracks."""
+        return self.folder / f"tracks-{k:05d}-of-{self.num_shards:05d}.json"
+
+
+def write_shard(job: Job, k: int, on_track: Callable[[], Any] = lambda: None) -> None:
+    """Writes shard k and the account of its tracks; the same job gives the same bytes.
+
+    Args:
+      job: what all shards share.
+      k: the shard's number, from 0.
+      on_track: called after each track.
+    """
+    import tensorflow as tf
+
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=job.folder))
+    try:
+        try:
+            rows = _write_records(job, k, scratch / "shard", on_track)
+        except tf.errors.OpError as error:
+            raise _as_os_error(error, job.shard_path(k)) from None
+        account = {"bytes": (scratch / "shard").stat().st_size, "tracks": rows}
+        (scratch / "account").write_text(json.dumps(account, indent=1) + "\n")
+        # The account goes first: a shard that exists has one.
+        os.replace(scratch / "account", job.account_path(k))
+        os.replace(scratch / "shard", job.shard_path(k))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_records(
+    job: Job, k: int, path: pathlib.Path, on_track: Callable[[], Any]
+) -> list[dict[str, Any]]:
+    """Writes the records of shard k; returns what became of each of its tracks."""
+    import tensorflow as tf
+
+    features = tfds_features(job)
+    rows: list[dict[str, Any]] = []
+    with (
+        tf.io.TFRecordWriter(str(path)) as writer,
+        contextlib.closing(_segments(job, k, rows, on_track)) as stream,
+    ):
+        while batch := list(itertools.islice(stream, FEATURE_BATCH)):
+            values = compute(job.feature, np.stack([cut.samples for cut in batch]))
+            for cut, value in zip(batch, values, strict=True):
+                example = {
+                    "feature": value,
+                    "label": job.tracks[cut.track].genre,
+                    "track": cut.track,
+                    "track_id": job.tracks[cut.track].id,
+                    "segment": cut.segment,
+                }
+                writer.write(_serialise(features, example))
+    return rows
+
+
+def _as_os_error(error: Any, path: pathlib.Path) -> OSError:
+    """TensorFlow's error on a file as the OSError that it stands for."""
+    import tensorflow as tf
+
+    full = isinstance(error, tf.errors.ResourceExhaustedError)
+    number = errno.ENOSPC if full else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
+
+
+class _Cut(NamedTuple):
+    """One segment on its way to the feature: whose it is, which, and its samples."""
+
+    track: int
+    segment: int
+    samples: np.ndarray
+
+
+def _segments(
+    job: Job, k: int, rows: list[dict[str, Any]], on_track: Callable[[], Any]
+) -> Iterator[_Cut]:
+    """Yields the segments of shard k.
+
+    What became of each track is appended to `rows` when it is done with.
+    """
+    first = k * job.tracks_per_shard
+    tracks = job.tracks[first : first + job.tracks_per_shard]
+    pool = concurrent.futures.ThreadPoolExecutor(job.decode_threads)
+    try:
+        read = functools.partial(_read, segments_per_track=job.segments_per_track)
+        for index, (segments, notes, reason) in enumerate(pool.map(read, tracks)):
+            number = 0
+            try:
+                for samples in segments:
+                    yield _Cut(first + index, number, samples)
+                    number += 1
+            except audio.AudioError as error:
+                reason = str(error)
+            if not number and not reason:
+                why = f" ({notes.text})" if notes.text else ""
+                path = shown(tracks[index].path)
+                reason = f"{path}: shorter than one segment of 5 s{why}"
+            note = f"{shown(tracks[index].path)}: {notes.text}" if notes.text else ""
+            rows.append(
+                {
+                    "track": tracks[index].id,
+                    "segments": number,
+                    SKIPPED: reason,
+                    NOTE: "" if reason else note,
+                }
+            )
+            on_track()
+    finally:
+        # After an interrupt, nobody waits for what is still to be decoded.
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(
+    track: Track, segments_per_track: int
+) -> tuple[Iterable[np.ndarray], audio.Notes, str]:
+    """A track's segments, what is odd about it, and why it cannot be used."""
+    try:
+        return *audio.read_segments(track.path, segments_per_track), ""
+    except audio.AudioError as error:
+        return (), audio.Notes(), str(error)
+
+
+def compute(feature: str, samples: np.ndarray) -> np.ndarray:
+    """A feature as the shards hold it.
+
+    Args:
+      feature: a name of FEATURES.
+      samples: float32 (n, samples), up to FEATURE_BATCH segments.
+
+    Returns:
+      float16 (n, bins, frames).
+    """
+    padding = [(0, FEATURE_BATCH - len(samples)), (0, 0)]
+    values = _jitted(feature)(np.pad(samples, padding))
+    return np.asarray(values[: len(samples)]).astype(np.float16)
+
+
+@functools.cache
+def _jitted(name: str) -> Any:
+    import jax
+
+    return jax.jit(FEATURES[name].fn)
+
+
+def tfds_features(job: Job) -> Any:
+    """The shards' layout, as TFDS describes it."""
+    import tensorflow_datasets as tfds
+
+    return tfds.features.FeaturesDict(
+        {
+            "feature": tfds.features.Tensor(
+                shape=FEATURES[job.feature].shape(),
+                dtype=np.float16,
+                encoding=tfds.features.Encoding.BYTES,
+            ),
+            "label": tfds.features.ClassLabel(names=job.genres),
+            "track": tfds.features.Scalar(np.int64),
+            "track_id": tfds.features.Text(),
+            "segment": tfds.features.Scalar(np.int64),
+        }
+    )
+
+
+def _serialise(features: Any, example: dict[str, Any]) -> bytes:
+    import tensorflow as tf
+
+    # protobuf leaves the order of map entries open; two runs shall give equal bytes.
+    record = tf.train.Example.FromString(features.serialize_example(example))
+    return record.SerializeToString(deterministic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """What an account file says: its shard's length, and a row a track."""
+
+    bytes: int
+    tracks: list[dict[str, Any]]
+
+
+def read_account(job: Job, k: int) -> Account | None:
+    """The account of shard k; None where there is none that can be read."""
+    try:
+        return Account(**json.loads(job.account_path(k).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_whole(job: Job, k: int) -> bool:
+    """Whether shard k is there in all its length."""
+    account = read_account(job, k)
+    try:
+        return account is not None and (
+            job.shard_path(k).stat().st_size == account.bytes
+        )
+    except OSError:
+        return False
+
+
+def is_done(job: Job, k: int) -> bool:
+    """Whether shard k is there; a track that it had to skip may have been mended."""
+    return is_whole(job, k) and not any(
+        row[SKIPPED] for row in read_account(job, k).tracks
+    )
