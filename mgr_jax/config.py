@@ -48,6 +48,11 @@ def shown(path: str | os.PathLike[str]) -> str:
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
+def real(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path without links; one that leads to itself stays as it is."""
+    return pathlib.Path(os.path.realpath(path))
+
+
 def warn(message: str) -> None:
     """Tells the user of something that is odd but stops nothing, in one line."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
@@ -135,13 +140,13 @@ class Config:
     def data_path(self) -> pathlib.Path:
         """--data_dir, or its default."""
         default = os.environ.get("MGR_DATA_DIR") or "~/mgr_data"
-        return pathlib.Path(self.data_dir or default).expanduser()
+        return _expanded("data_dir", self.data_dir or default)
 
     @property
     def features_path(self) -> pathlib.Path:
         """--features_dir, or its default."""
         if self.features_dir:
-            return pathlib.Path(self.features_dir).expanduser()
+            return _expanded("features_dir", self.features_dir)
         return self.data_path / "features"
 
     @property
@@ -157,7 +162,17 @@ class Config:
     @property
     def run_path(self) -> pathlib.Path:
         """--workdir, or its default."""
-        return pathlib.Path(self.workdir or f"runs/{self.run_name}").expanduser()
+        return _expanded("workdir", self.workdir or f"runs/{self.run_name}")
+
+
+def _expanded(flag: str, path: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"--{flag}={path}: ~ is not followed by a user of this machine; write the "
+            "folder's whole path"
+        ) from None
 
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:

@@ -4,10 +4,11 @@ import collections
 import csv
 import os
 import pathlib
+import sys
 
-import numpy as np
 import pytest
 import soundfile
+from conftest import run_without_privileges, tone
 
 from mgr_jax import audio, datasets
 from mgr_jax.config import Config, UserError
@@ -367,7 +368,8 @@ def test_an_unknown_subset_is_answered_with_the_known_ones(tmp_path):
     [
         (b"", "No columns"),
         (b"genre_id,#tracks\n1,2\n", "set.subset"),
-        (b"\xff\xfe\x00\x01\n" * 20, "decode"),
+        (b"\xff\xfe\x00\x01\n" * 20, "no text"),
+        (b",set,set\n,split,subset\n\0\0\0\n", "no text"),
         (b",set,set,track,artist\n,split,subset,genre_top,id\ntrack_id,,,,\n"
          b"x,training,small,Rock,1\n", "invalid literal"),
     ],
@@ -387,6 +389,38 @@ def test_a_missing_column_is_named(tmp_path):
     path = tmp_path / "fma_metadata" / "tracks.csv"
     write_csv(path, [row[:6] for row in ROWS], [row[:6] for row in HEADER])
     assert "track.genre_top" in error("fma", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("again", "reason"),
+    [
+        (lambda text: text.encode("utf-16"), "no text"),
+        (lambda text: text.replace(",", ";").encode(), "no column"),
+        (lambda text: text.replace("\n", "\r").encode(), "No columns"),
+    ],
+    ids=["UTF-16", "semicolons", "old Mac line ends"],
+)
+def test_a_csv_that_was_saved_in_another_way_is_refused(tmp_path, again, reason):
+    path = make_fma(tmp_path) / "fma_metadata" / "tracks.csv"
+    path.write_bytes(again(path.read_text(encoding="utf-8")))
+    assert reason in error("fma", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.replace("\r\n", "\n").replace("\n", "\r\n").encode(),
+        # What a track needs of it is ASCII.
+        lambda text: text.encode("latin-1"),
+    ],
+    ids=["byte order mark", "CRLF", "Latin-1"],
+)
+def test_a_csv_that_was_saved_on_another_system_is_read(tmp_path, again):
+    path = write_csv(tmp_path / "tracks.csv")
+    expected = fma.read_tracks_csv(path)
+    path.write_bytes(again(path.read_bytes().decode()))
+    assert fma.read_tracks_csv(path).equals(expected)
 
 
 def test_a_csv_without_the_subset_is_refused(tmp_path):
@@ -515,7 +549,6 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (root / "rock" / "self").symlink_to(root / "rock")
     (root / "rock" / "up").symlink_to(root)
     (root / "rock" / "top").symlink_to("/")
-    (root / "rock" / "broken.wav").symlink_to(tmp_path / "nothing.wav")
     (tmp_path / "elsewhere" / "back").symlink_to(root / "rock")
     assert ids(load("folder", root)) == [
         "jazz/b.wav",
@@ -523,6 +556,62 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
         "rock/more/c.wav",
         "rock/more/d.wav",
     ]
+
+
+def awkward(folder, name):
+    """What may bear an audio file's name and cannot be read; returns the names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name.format(1)).symlink_to(folder / "unplugged")
+    (folder / name.format(2)).symlink_to(name.format(2))
+    os.mkfifo(folder / name.format(3))
+    return [name.format(k) for k in (1, 2, 3)]
+
+
+def test_what_cannot_be_read_is_listed_and_says_why_when_it_is(tmp_path):
+    touch(tmp_path, "jazz/b.wav", "rock/c.wav/d.wav")
+    names = awkward(tmp_path / "rock", "{}.wav")
+    tracks = load("folder", tmp_path)
+    expected = ["jazz/b.wav", *(f"rock/{name}" for name in names), "rock/c.wav/d.wav"]
+    assert ids(tracks) == expected
+    for track, reason in zip(
+        tracks[1:4], ("No such", "levels", "no file"), strict=True
+    ):
+        with pytest.raises(audio.AudioError, match=reason):
+            audio.decode(track.path)
+
+
+def test_gtzan_lists_what_cannot_be_read_and_keeps_the_rest(tmp_path):
+    """One link that leads to itself once hid all the files beside it."""
+    touch(tmp_path / "genres", *(f"{g}/{g}.00000.au" for g in gtzan.GENRES))
+    awkward(tmp_path / "genres" / "pop", "pop.0004{}.au")
+    found = ids(load("gtzan", tmp_path))
+    assert len(found) == 13
+    assert {"pop.00041", "pop.00042", "pop.00043"} < set(found)
+
+
+@pytest.mark.parametrize("dataset", ["folder", "gtzan"])
+def test_a_folder_that_may_not_be_listed_is_warned_of(tmp_path, dataset):
+    touch(tmp_path, "rock/rock.00000.au", "pop/pop.00000.au", "jazz/jazz.00000.au")
+    (tmp_path / "jazz").chmod(0)
+    script = (
+        "from mgr_jax import config, datasets\n"
+        f"of = config.Config(dataset={dataset!r}, data_dir={str(tmp_path)!r})\n"
+        "print(len(datasets.load_tracks(of)))\n"
+    )
+    try:
+        done = run_without_privileges([sys.executable, "-c", script])
+    finally:
+        (tmp_path / "jazz").chmod(0o700)
+    assert done.stdout == "2\n", done.stderr
+    assert f"{tmp_path / 'jazz'}: cannot be listed (Permission denied)" in done.stderr
+
+
+@pytest.mark.parametrize("dataset", ["folder", "gtzan", "fma"])
+def test_a_data_dir_that_leads_nowhere_is_one_line(tmp_path, dataset):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert str(loop) in error(dataset, loop)
+    assert "user of this machine" in error(dataset, "~no_such_user/music")
 
 
 def test_a_label_without_audio_is_left_out_with_one_warning(tmp_path, capsys):
@@ -545,8 +634,6 @@ def test_a_folder_without_audio_says_where_what_and_how(tmp_path):
 def test_what_is_listed_can_be_decoded(tmp_path, extension):
     for label in ("rock", "jazz"):
         (tmp_path / label).mkdir()
-        soundfile.write(
-            tmp_path / label / f"a.{extension}", np.zeros(22_050), audio.SAMPLE_RATE_HZ
-        )
+        soundfile.write(tmp_path / label / f"a.{extension}", tone(440, 1), 22_050)
     tracks = load("folder", tmp_path)
     assert [len(audio.decode(track.path)) for track in tracks] == [22_050, 22_050]

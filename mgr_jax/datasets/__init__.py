@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import re
 
-from mgr_jax.config import Config, UserError, check_choices
+from mgr_jax.config import Config, UserError, check_choices, real
 from mgr_jax.datasets import fma, folder, gtzan, merged, synth
 from mgr_jax.datasets.base import Dataset, Track
 
@@ -64,7 +64,7 @@ def dataset_key(config: Config) -> str:
     if config.dataset in ("fma", "gtzan+fma"):
         return f"{config.dataset}_{config.fma_subset}"
     if config.dataset == "folder":
-        return "folder-" + re.sub(r"[^\w.-]+", "_", config.data_path.resolve().name)
+        return "folder-" + re.sub(r"[^\w.-]+", "_", real(config.data_path).name)
     if config.dataset == "synth":
         return f"synth_v{synth.VERSION}_{config.synth_clips}"
     return config.dataset

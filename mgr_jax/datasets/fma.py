@@ -163,8 +163,13 @@ def _whole_rows(path: pathlib.Path) -> bytes:
         start = data.rfind(b"\n", 0, end - 1) + 1
         quotes -= data.count(b'"', start, end)
         end = start
+    if b"\0" in data:
+        raise ValueError("it holds bytes that are no text")
     if end < len(data):
-        warn(f"{path}: its last row is cut off and is left out")
+        warn(
+            f"{path}: its last row is cut off and is left out, and so is all that may "
+            "have followed; take it whole from fma_metadata.zip"
+        )
     return data[:end]
 
 

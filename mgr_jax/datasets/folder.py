@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from mgr_jax.config import Config, UserError, warn
+from mgr_jax.config import Config, UserError, real, shown, warn
 from mgr_jax.datasets import search
 from mgr_jax.datasets.base import Dataset, Track
 
@@ -22,17 +22,19 @@ EXTENSIONS = (
 def load(config: Config) -> list[Track]:
     """Lists every audio file below a label's folder, hidden ones left out.
 
+    That a file cannot be read, such as a link to nothing, shows when it is prepared.
+
     Raises:
       UserError: there is none.
     """
     root = config.data_path
     tracks = []
     for label in search.subfolders(root):
-        if label.resolve() == config.features_path.resolve():
+        if real(label) == real(config.features_path):
             continue
         found = [_track(root, path) for path in _audio_files(root, label)]
         if not found:
-            warn(f"{label}: holds no audio, so it is no label")
+            warn(f"{shown(label)}: holds no audio, so it is no label")
         tracks += found
     if not tracks:
         raise UserError(
@@ -48,19 +50,22 @@ def _audio_files(root: pathlib.Path, label: pathlib.Path) -> Iterator[pathlib.Pa
     """The audio files below a label's folder, by name, links followed."""
     # A folder that a link reaches again, or that holds ROOT, would lead round and
     # round, and into other labels.
-    real_root, seen = root.resolve(), set()
-    for folder, subs, names in os.walk(label, followlinks=True):
-        real = pathlib.Path(folder).resolve()
-        if real in seen or real_root.is_relative_to(real):
+    real_root, seen = real(root), set()
+    for folder, subs, names in os.walk(label, followlinks=True, onerror=_warn_unlisted):
+        place = real(folder)
+        if place in seen or real_root.is_relative_to(place):
             subs.clear()
             continue
-        seen.add(real)
+        seen.add(place)
         subs[:] = sorted(sub for sub in subs if not sub.startswith("."))
         for name in sorted(names):
             path = pathlib.Path(folder, name)
-            hidden = name.startswith(".")
-            if not hidden and path.suffix.lower() in EXTENSIONS and path.is_file():
+            if not name.startswith(".") and path.suffix.lower() in EXTENSIONS:
                 yield path
+
+
+def _warn_unlisted(error: OSError) -> None:
+    search.warn_unlisted(error.filename, error)
 
 
 def _track(root: pathlib.Path, path: pathlib.Path) -> Track:

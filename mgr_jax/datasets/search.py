@@ -4,12 +4,13 @@ A Config enters; folders leave, nearest first, always in the same order. gtzan a
 take from them the first that looks like theirs.
 """
 
+import contextlib
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from mgr_jax.config import Config
+from mgr_jax.config import Config, real, shown, warn
 
 DEPTH = 3
 
@@ -28,7 +29,7 @@ def folders(config: Config) -> Iterator[pathlib.Path]:
 
 
 def _breadth_first(config: Config) -> Iterator[pathlib.Path]:
-    seen = {config.features_path.resolve()}
+    seen = {real(config.features_path)}
     level = [config.data_path.absolute()]
     for depth in range(DEPTH + 1):
         below = []
@@ -40,35 +41,53 @@ def _breadth_first(config: Config) -> Iterator[pathlib.Path]:
 
 
 def _is_new(folder: pathlib.Path, seen: set[pathlib.Path]) -> bool:
-    real = folder.resolve()
-    if folder.name.isdigit() or real in seen:
+    found = real(folder)
+    if folder.name.isdigit() or found in seen:
         return False
-    seen.add(real)
+    seen.add(found)
     return True
 
 
 def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders in a folder that are not hidden, by name."""
-    return _listed(folder, os.DirEntry.is_dir)
+    with contextlib.suppress(OSError):
+        return [path for path, is_folder in _listed(folder) if is_folder]
+    return []
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files in a folder that are not hidden, as macOS's `._` forks are, by name."""
-    return _listed(folder, os.DirEntry.is_file)
+    """What is in a folder but folders, and not hidden, as macOS's `._` forks are.
 
-
-def _listed(
-    folder: pathlib.Path, keep: Callable[[os.DirEntry], bool]
-) -> list[pathlib.Path]:
+    That something cannot be read, such as a link to nothing, shows when it is. A folder
+    that cannot be listed counts as empty, with a warning.
+    """
     try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                pathlib.Path(entry.path)
-                for entry in entries
-                if not entry.name.startswith(".") and keep(entry)
-            )
-    except OSError:
+        return [path for path, is_folder in _listed(folder) if not is_folder]
+    except OSError as error:
+        warn_unlisted(folder, error)
         return []
+
+
+def warn_unlisted(folder: str | os.PathLike[str], error: OSError) -> None:
+    """Says of a folder of a data set that what is in it is left out."""
+    warn(f"{shown(folder)}: cannot be listed ({error.strerror}); it is left out")
+
+
+def _listed(folder: pathlib.Path) -> list[tuple[pathlib.Path, bool]]:
+    """What is in a folder and not hidden, by name, and whether each is a folder."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            (pathlib.Path(entry.path), _is_folder(entry))
+            for entry in entries
+            if not entry.name.startswith(".")
+        )
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def place(config: Config) -> str:
