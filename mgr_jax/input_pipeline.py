@@ -92,6 +92,8 @@ def open_prepared(folder: pathlib.Path) -> Prepared:
         info = _builder(folder).info
         features = info.features
         tracks, counts = read_tracks(folder / TRACKS_FILE)
+        if len(tracks) != spec["num_tracks"]:
+            raise ValueError(f"{TRACKS_FILE} has {len(tracks)} rows")
         prepared = Prepared(
             folder=folder,
             genres=tuple(features["label"].names),
@@ -100,8 +102,10 @@ def open_prepared(folder: pathlib.Path) -> Prepared:
             shape=tuple(features["feature"].shape),
             spec=spec,
         )
-    # What TFDS and csv raise of a file that is not what was written is not told apart.
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except UserError:
+        raise
+    # TFDS, protobuf and csv each raise what they like of what was not written so.
+    except Exception as error:
         raise UserError(
             f"{folder}: its lists are damaged ({_short(error)}); delete {COMMIT_FILE} "
             "there, and the same command where the audio is writes them again"

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -165,6 +166,71 @@ def test_a_shard_that_was_cut_off_is_noticed(opened, tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match="its shards have"):
         input_pipeline.open_prepared(copy)
+
+
+@pytest.fixture
+def copy(opened, tmp_path):
+    """A folder of shards to damage."""
+    return shutil.copytree(opened.folder, tmp_path / "chroma")
+
+
+def flip(path, position):
+    whole = bytearray(path.read_bytes())
+    whole[position] ^= 1
+    path.write_bytes(whole)
+
+
+# A record is 8 bytes of length, 4 of checksum, the data, 4 of checksum.
+@pytest.mark.parametrize("position", [0, 7, 9, 12, 3_000, -2_000, -1])
+def test_a_bit_that_fell_over_in_a_shard_is_noticed(copy, assignment, position):
+    shard = next(copy.glob("*.tfrecord-00001-*"))
+    flip(shard, position)
+    opened = input_pipeline.open_prepared(copy)
+    side = input_pipeline.load_side(opened, assignment, "train")
+    readers = (
+        lambda: input_pipeline.normalisation(side),
+        lambda: list(epoch(side, 1)),
+        lambda: list(epoch(input_pipeline.in_memory(side, 100), 1)),
+        lambda: list(input_pipeline.evaluation_batches(side, 4)),
+        lambda: input_pipeline.example_per_genre(side, ("a tones", "none such")),
+    )
+    for read in readers:
+        with pytest.raises(UserError, match="a checksum in it does not fit") as error:
+            read()
+        assert str(error.value).startswith(f"{shard}: ")
+        assert "delete it, and the same command" in str(error.value)
+
+
+def test_a_shard_that_goes_away_while_it_is_read_is_named(copy, assignment):
+    side = input_pipeline.load_side(
+        input_pipeline.open_prepared(copy), assignment, "train"
+    )
+    shard = next(copy.glob("*.tfrecord-00001-*"))
+    shard.unlink()
+    with pytest.raises(UserError, match=f"{shard.name}: cannot be read"):
+        input_pipeline.normalisation(side)
+
+
+def test_shards_of_another_version_are_refused(copy):
+    spec = json.loads((copy / "spec.json").read_text())
+    (copy / "spec.json").write_text(json.dumps(spec | {"format_version": 99}))
+    with pytest.raises(UserError, match=r"has format version 99.*--overwrite"):
+        input_pipeline.open_prepared(copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["spec.json", "features.json", "tracks.csv", "dataset_info.json"]
+)
+@pytest.mark.parametrize("damage", ["cut", "garbage", "emptied"])
+def test_damaged_lists_are_one_line_that_says_what_to_do(copy, name, damage):
+    path = copy / name
+    whole = path.read_bytes()
+    half = whole[: len(whole) // 2]
+    path.write_bytes({"cut": half, "garbage": b"\xff\0{[", "emptied": b""}[damage])
+    with pytest.raises(UserError, match=r"damaged|shards have") as error:
+        input_pipeline.open_prepared(copy)
+    assert str(copy) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_folder_that_is_not_finished_says_what_to_do(tmp_path):

@@ -1,15 +1,18 @@
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
+import shutil
 import signal
+import time
 
 import jax
 import numpy as np
 import pytest
 from conftest import write_music_folder
 
-from mgr_jax import input_pipeline, prepare, steps, train
+from mgr_jax import evaluate, input_pipeline, prepare, steps, train
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
 from mgr_jax.config import Config, UserError
 
@@ -183,6 +186,84 @@ def test_a_run_does_not_go_on_with_other_data(config, folder, tmp_path):
         train.train(elsewhere, prepare.prepare(elsewhere))
     found = json.loads((pathlib.Path(config.workdir) / "config.json").read_text())
     assert found["data_dir"] == config.data_dir
+
+
+def damage(workdir: pathlib.Path, kind: str) -> pathlib.Path:
+    """Flips a bit of a checkpoint's weights; returns the file."""
+    files = (workdir / "checkpoints" / kind).rglob("d/*")
+    path = max(files, key=lambda path: path.stat().st_size)
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.mark.parametrize("after", [10, 15])
+def test_a_damaged_newest_checkpoint_is_made_again_from_the_best(
+    config, folder, whole_run, monkeypatch, capsys, after
+):
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        interrupt_at(patched, after + 2, kill)
+        train.train(config, folder)
+    workdir = pathlib.Path(config.workdir)
+    path = damage(workdir, NEWEST)
+    train.train(config, folder)
+    warning = capsys.readouterr().err
+    assert f"{path}: is damaged; going back to the best checkpoint" in warning
+    assert_same_run(workdir, whole_run)
+
+
+def test_without_a_whole_checkpoint_nothing_is_trained_over(config, folder):
+    workdir = train.train(config, folder)
+    before = history(workdir)
+    for kind in (NEWEST, BEST):
+        damage(workdir, kind)
+    with pytest.raises(UserError, match=r"is damaged, and no other.*--overwrite"):
+        train.train(config, folder)
+    assert history(workdir) == before
+    train.train(dataclasses.replace(config, overwrite=True), folder)
+    assert history(workdir) == before
+
+
+def test_a_checkpoint_of_another_run_is_refused(config, folder, tmp_path):
+    """As where the folder of checkpoints was copied from elsewhere."""
+    other = dataclasses.replace(
+        config, widths=(8, 8, 8), workdir=str(tmp_path / "other")
+    )
+    train.train(dataclasses.replace(config, num_epochs=1), folder)
+    elsewhere = train.train(dataclasses.replace(other, num_epochs=1), folder)
+    workdir = pathlib.Path(config.workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    shutil.copytree(elsewhere / "checkpoints", workdir / "checkpoints")
+    for step in (train.train, lambda config, _: evaluate.evaluate(config)):
+        with pytest.raises(
+            UserError, match=r"--widths was \(8, 8, 8\), is \(4, 4, 8\)"
+        ):
+            step(dataclasses.replace(config, num_epochs=1), folder)
+
+
+def test_a_run_on_another_feature_is_refused(config, folder):
+    train.train(dataclasses.replace(config, num_epochs=1), folder)
+    other = dataclasses.replace(config, num_epochs=1, feature="loudness")
+    with pytest.raises(UserError, match="--feature was chroma, is loudness"):
+        train.train(other, prepare.prepare(other))
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    config, folder, whole_run, monkeypatch
+):
+    now = itertools.count(2_000_000_000, -3600)
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    monkeypatch.setattr(time, "time_ns", lambda: next(now) * 10**9)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        interrupt_at(patched, 12, kill)
+        train.train(config, folder)
+    assert_same_run(train.train(config, folder), whole_run)
+    # What was finished in a future that is no more is still finished.
+    workdir = pathlib.Path(config.workdir)
+    for path in [*workdir.rglob("*"), *folder.rglob("*")]:
+        os.utime(path, (4_000_000_000, 4_000_000_000))
+    assert_same_run(train.train(config, folder), whole_run)
 
 
 def test_overwrite_deletes_the_run_and_nothing_else(config, folder):
