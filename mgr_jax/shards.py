@@ -155,18 +155,17 @@ def _segments(
     try:
         read = functools.partial(_read, segments_per_track=job.segments_per_track)
         for index, (segments, notes, reason) in enumerate(pool.map(read, tracks)):
-            number = 0
+            path, number, note = shown(tracks[index].path), 0, ""
             try:
                 for samples in segments:
                     yield _Cut(first + index, number, samples)
                     number += 1
+                note = notes.text and f"{path}: {notes.text}"
             except audio.AudioError as error:
-                reason = str(error)
-            if not number and not reason:
+                note = str(error)
+            if not number:
                 why = f" ({notes.text})" if notes.text else ""
-                path = shown(tracks[index].path)
-                reason = f"{path}: shorter than one segment of 5 s{why}"
-            note = f"{shown(tracks[index].path)}: {notes.text}" if notes.text else ""
+                reason = reason or f"{path}: shorter than one segment of 5 s{why}"
             rows.append(
                 {
                     "track": tracks[index].id,

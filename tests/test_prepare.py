@@ -1,12 +1,16 @@
 import csv
 import dataclasses
+import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import tone, write_music_folder
 
 from mgr_jax import audio, input_pipeline, prepare, shards
@@ -164,13 +168,7 @@ def test_a_resumed_run_leaves_finished_shards_alone(
     assert len(files) == 6
     files[2].unlink()
     monkeypatch.undo()
-    written = []
-    write = shards.write_shard
-    monkeypatch.setattr(
-        shards,
-        "write_shard",
-        lambda job, k, **kw: (written.append(k), write(job, k, **kw)),
-    )
+    written = record_shards(monkeypatch)
     prepare.prepare(config)
     assert written == [2]
 
@@ -184,8 +182,6 @@ def test_unreadable_files_are_skipped_listed_and_counted(own_music, tmp_path, ca
     bad = own_music / "a tones" / "track 1.wav"
     bad.write_text("this is no audio")
     short = own_music / "d sharp" / "track 0.wav"
-    import soundfile
-
     soundfile.write(short, tone(440, 4.9), 22_050)
     folder = prepare.prepare(config_for(own_music, tmp_path / "f", max_skipped=0.2))
     with (folder / "skipped.csv").open(newline="") as file:
@@ -200,6 +196,224 @@ def test_unreadable_files_are_skipped_listed_and_counted(own_music, tmp_path, ca
     counts = input_pipeline.open_prepared(folder).segment_counts
     assert counts["a tones/track 1.wav"] == 0
     assert counts["a tones/track 2.wav"] == 2
+
+
+def test_a_folder_of_bad_files_is_prepared_and_none_passes_as_good(own_music, tmp_path):
+    """Every one is skipped with its reason, used in part with a note, or read."""
+    place = own_music / "a tones"
+    good = (place / "track 0.wav").read_bytes()
+    stereo = np.stack([tone(440, 11, 192_000)] * 8, axis=1)
+
+    def write(name, samples, rate_hz=22_050, **settings):
+        soundfile.write(place / name, samples, rate_hz, **settings)
+
+    (place / "cut.wav").write_bytes(good[: len(good) * 6 // 11])
+    (place / "stub.wav").write_bytes(good[: len(good) // 11])
+    (place / "empty.wav").write_bytes(b"")
+    (place / "text.mp3").write_text("lyrics\n" * 500)
+    (place / "named.mp3").write_bytes(good)
+    (place / "line\nbreak 'q' \"q\" \u97f3.wav").write_bytes(good)
+    (place / "loop.wav").symlink_to("loop.wav")
+    (place / "gone.wav").symlink_to("gone")
+    (place / "folder.wav").mkdir()
+    os.mkfifo(place / "fifo.wav")
+    write("nan.wav", np.full(250_000, np.nan), subtype="FLOAT")
+    write("one.wav", np.array([0.5]))
+    write("silence.wav", np.zeros(250_000))
+    write("dc.wav", np.full(250_000, 0.5))
+    write("8k.wav", tone(440, 11, 8_000), 8_000)
+    write("192k.wav", stereo, 192_000)
+    folder = prepare.prepare(config_for(own_music, tmp_path / "f", max_skipped=1.0))
+    counts = input_pipeline.open_prepared(folder).segment_counts
+    of_place = {
+        name.removeprefix("a tones/"): count
+        for name, count in counts.items()
+        if name.startswith("a tones/")
+    }
+    usable = {name: count for name, count in of_place.items() if count}
+    assert usable == {
+        **{f"track {k}.wav": 2 for k in range(5)},
+        "cut.wav": 1,
+        "named.mp3": 2,
+        "line\nbreak 'q' \"q\" \u97f3.wav": 2,
+        "8k.wav": 2,
+        "192k.wav": 2,
+    }
+    reasons = {
+        "stub.wav": "shorter than one segment of 5 s (cut off: holds 1.0 of 11.0 s)",
+        "empty.wav": "cannot be decoded (Format not recognised)",
+        "text.mp3": "cannot be decoded (Format not recognised)",
+        "loop.wav": "cannot be read (Too many levels of symbolic links)",
+        "gone.wav": "cannot be read (No such file or directory)",
+        "fifo.wav": "is no file; remove it",
+        "nan.wav": "holds samples that are not finite (NaN or infinity)",
+        "one.wav": "holds nothing but silence",
+        "silence.wav": "holds nothing but silence",
+        "dc.wav": "holds nothing but silence",
+    }
+    assert listed(folder / "skipped.csv") == {
+        f"a tones/{name}": f"{place / name}: {reason}"
+        for name, reason in reasons.items()
+    }
+    assert listed(folder / "notes.csv") == {
+        "a tones/cut.wav": f"{place / 'cut.wav'}: cut off: holds 6.0 of 11.0 s"
+    }
+
+
+def listed(path: pathlib.Path) -> dict[str, str]:
+    """Track to what is said of it."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["track_id"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_what_was_skipped_is_said_with_the_first_reason(own_music, tmp_path, capsys):
+    for number in (1, 2):
+        (own_music / "d sharp" / f"track {number}.wav").write_bytes(b"")
+    folder = prepare.prepare(config_for(own_music, tmp_path / "f", max_skipped=0.2))
+    (line,) = capsys.readouterr().err.splitlines()
+    first = own_music / "d sharp" / "track 1.wav"
+    assert line == (
+        f"warning: skipped: {first}: cannot be decoded (Format not recognised) (and 1 "
+        f"more); listed in {folder / 'skipped.csv'}"
+    )
+
+
+def test_a_file_that_vanishes_after_it_was_listed_is_skipped(
+    own_music, tmp_path, monkeypatch
+):
+    load_tracks = prepare.load_tracks
+
+    def then_vanish(config):
+        tracks = load_tracks(config)
+        tracks[3].path.unlink()
+        return tracks
+
+    monkeypatch.setattr(prepare, "load_tracks", then_vanish)
+    folder = prepare.prepare(config_for(own_music, tmp_path / "f", max_skipped=0.2))
+    (reason,) = listed(folder / "skipped.csv").values()
+    assert reason.endswith("track 3.wav: cannot be read (No such file or directory)")
+
+
+@pytest.mark.parametrize("count", [1, 0])
+def test_a_long_recording_is_prepared_as_any_other(
+    own_music, tmp_path, monkeypatch, count
+):
+    config = config_for(own_music, tmp_path / "f", segments_per_track=count)
+    expected = contents(prepare.prepare(config))
+    monkeypatch.setattr(audio, "_HELD_SAMPLES", 6 * 22_050)
+    again = dataclasses.replace(config, features_dir=str(tmp_path / "g"))
+    assert contents(prepare.prepare(again)) == expected
+
+
+def test_a_recording_that_breaks_off_while_it_is_cut_counts_what_it_gave(
+    own_music, tmp_path, monkeypatch
+):
+    """Where all segments of a long recording are taken, its end is read last."""
+    path = own_music / "a tones" / "track 0.wav"
+    samples = tone(440, 22)
+    samples[-1_000] = np.nan
+    soundfile.write(path, samples, 22_050, subtype="FLOAT")
+    monkeypatch.setattr(audio, "_HELD_SAMPLES", 6 * 22_050)
+    config = config_for(own_music, tmp_path / "f", segments_per_track=0)
+    folder = prepare.prepare(config)
+    counts = input_pipeline.open_prepared(folder).segment_counts
+    assert counts["a tones/track 0.wav"] == 4
+    (note,) = listed(folder / "notes.csv").values()
+    assert "not finite" in note
+    sides = {name: ("train",) * count for name, count in counts.items()}
+    side = input_pipeline.load_side(
+        input_pipeline.open_prepared(folder), Assignment(sides), "train"
+    )
+    assert len(list(side.dataset)) == side.size == sum(counts.values())
+
+
+@pytest.mark.parametrize("lost", ["shard", "half a shard", "account", "several"])
+def test_what_a_finished_folder_lost_is_made_again_and_nothing_else(
+    prepared, music_folder, tmp_path, monkeypatch, lost
+):
+    config = config_for(music_folder, tmp_path)
+    folder = input_pipeline.prepared_folder(config)
+    shutil.copytree(prepared, folder)
+    files = sorted(folder.glob("*.tfrecord-*"))
+    expected = {"several": [0, 4]}.get(lost, [2])
+    for k in expected:
+        if lost == "half a shard":
+            files[k].write_bytes(files[k].read_bytes()[:1_000])
+        elif lost == "account":
+            next(folder.glob(f"tracks-{k:05d}-*")).write_text("{")
+        else:
+            files[k].unlink()
+    made = record_shards(monkeypatch)
+    prepare.prepare(config)
+    assert made == expected
+    assert contents(folder) == contents(prepared)
+
+
+def record_shards(monkeypatch) -> list[int]:
+    """The numbers of the shards that are written from here on."""
+    written = []
+    write = shards.write_shard
+    monkeypatch.setattr(
+        shards,
+        "write_shard",
+        lambda job, k, **kw: (written.append(k), write(job, k, **kw)),
+    )
+    return written
+
+
+@pytest.mark.parametrize("name", ["tracks.csv", "features.json", "dataset_info.json"])
+def test_damaged_lists_are_written_again_as_the_message_says(
+    prepared, music_folder, tmp_path, monkeypatch, name
+):
+    config = config_for(music_folder, tmp_path)
+    folder = input_pipeline.prepared_folder(config)
+    shutil.copytree(prepared, folder)
+    (folder / name).write_text("{")
+    prepare.prepare(config)
+    with pytest.raises(UserError, match=r"delete dataset_info\.json there"):
+        input_pipeline.open_prepared(folder)
+    (folder / "dataset_info.json").unlink()
+    made = record_shards(monkeypatch)
+    prepare.prepare(config)
+    assert made == []
+    assert contents(folder) == contents(prepared)
+
+
+@pytest.mark.parametrize("spec", ["another version", "nothing that can be read"])
+def test_features_of_another_version_are_made_anew_only_when_told(
+    prepared, music_folder, tmp_path, spec
+):
+    config = config_for(music_folder, tmp_path)
+    folder = input_pipeline.prepared_folder(config)
+    shutil.copytree(prepared, folder)
+    path = folder / "spec.json"
+    whole = json.loads(path.read_text())
+    other = json.dumps(whole | {"format_version": 1}) if "another" in spec else "\xff"
+    path.write_text(other)
+    with pytest.raises(UserError, match=r"format_version (1|None) then, 2 now"):
+        prepare.prepare(config)
+    prepare.prepare(dataclasses.replace(config, overwrite=True))
+    assert contents(folder) == contents(prepared)
+
+
+def test_an_interrupt_does_not_wait_for_what_is_still_to_be_decoded(
+    music_folder, tmp_path, monkeypatch
+):
+    read, begun = audio.read_segments, []
+
+    def slowly(path, count):
+        begun.append(path)
+        time.sleep(0.05)
+        return read(path, count)
+
+    monkeypatch.setattr(audio, "read_segments", slowly)
+    monkeypatch.setattr(shards, "compute", _die)
+    monkeypatch.setattr(shards, "FEATURE_BATCH", 1)
+    config = config_for(music_folder, tmp_path, tracks_per_shard=16, decode_threads=1)
+    with pytest.raises(Killed):
+        prepare.prepare(config)
+    assert len(begun) < 8
+    assert not list(input_pipeline.prepared_folder(config).glob(".writing-*"))
 
 
 def test_too_many_skipped_is_an_error_until_it_is_allowed(own_music, tmp_path):
