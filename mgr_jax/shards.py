@@ -155,23 +155,23 @@ def _segments(
     try:
         read = functools.partial(_read, segments_per_track=job.segments_per_track)
         for index, (segments, notes, reason) in enumerate(pool.map(read, tracks)):
-            path, number, note = shown(tracks[index].path), 0, ""
+            path, number = shown(tracks[index].path), 0
             try:
                 for samples in segments:
                     yield _Cut(first + index, number, samples)
                     number += 1
-                note = notes.text and f"{path}: {notes.text}"
             except audio.AudioError as error:
-                note = str(error)
-            if not number:
+                reason = str(error)
+            note = reason or (notes.text and f"{path}: {notes.text}")
+            if not number and not reason:
                 why = f" ({notes.text})" if notes.text else ""
-                reason = reason or f"{path}: shorter than one segment of 5 s{why}"
+                reason = f"{path}: shorter than one segment of 5 s{why}"
             rows.append(
                 {
                     "track": tracks[index].id,
                     "segments": number,
-                    SKIPPED: reason,
-                    NOTE: "" if reason else note,
+                    SKIPPED: "" if number else reason,
+                    NOTE: note if number else "",
                 }
             )
             on_track()
