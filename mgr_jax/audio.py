@@ -11,6 +11,7 @@ length, for what is longer than ten minutes is not held as a whole.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -52,6 +53,8 @@ LOUDEST = 1e3
 # Of the frames that a header promises, the share below which a file was cut off. MP3
 # headers are off by a little in whole files.
 _WHOLE = 0.98
+# What promises so many times more than there is says nothing of what there was.
+_ABSURD = 100
 _UNKNOWN_BYTES = 0x7FFF_FFF0  # from here on, writers to a pipe say "I do not know"
 _PROMISED_BYTES = re.compile(
     r"^\s*(?:data|Data Size|SSND|ds64 data)\s*:\s*(\d+) \(should be (\d+)\)", re.M
@@ -129,15 +132,13 @@ def stream(
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
     """The file, open; what goes wrong with it inside is an AudioError."""
-    import soundfile
-
     try:
         # A FIFO would make this wait for its other end.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 raise AudioError(f"{shown(path)}: is no file; remove it")
-            with soundfile.SoundFile(number, closefd=False) as file:
+            with _forward()(number, closefd=False) as file:
                 low, high = RATES_HZ
                 if not low <= file.samplerate <= high:
                     raise AudioError(
@@ -156,12 +157,28 @@ def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
         ) from None
 
 
+@functools.cache
+def _forward() -> type["soundfile.SoundFile"]:
+    """A SoundFile that reads on from where it is, without a seek after each block.
+
+    After a seek, an MP3 of a low bit rate goes on with wrong samples; at the end of a
+    FLAC whose header does not know its length, the seek fails.
+    """
+    import soundfile
+
+    class Forward(soundfile.SoundFile):
+        def seekable(self):
+            return False
+
+    return Forward
+
+
 def _reason(error: Exception) -> str:
     """What libsndfile says, without its preamble: "Format not recognised"."""
     text = " ".join(str(error).split()).rstrip(".")
-    return (
-        text.removeprefix("Error : ").split("Error opening", 1)[-1].split(": ", 1)[-1]
-    )
+    if "File does not exist" in text:  # said of an MP3 without a whole frame
+        return "too short to hold audio"
+    return re.sub(r"^.*Error opening \S+: ", "", text).removeprefix("Error : ")
 
 
 def _mono_blocks(
@@ -211,11 +228,17 @@ def _note(file: "soundfile.SoundFile", frames: int, damage: str) -> str:
     if damage:
         return f"damaged after {seconds:.1f} s ({damage})"
     promised = _promised_frames(file, frames)
+    whole_s = promised / file.samplerate
+    if frames * _ABSURD < promised:
+        return (
+            f"its header is damaged: holds {seconds:.1f} s and promises {whole_s:.0f}"
+        )
     if frames < _WHOLE * promised:
-        whole_s = promised / file.samplerate
         return f"cut off: holds {seconds:.1f} of {whole_s:.1f} s"
     if "lacks an end-of-stream" in file.extra_info:
         return f"cut off: ends in the middle of its stream, after {seconds:.1f} s"
+    if "Junk after the last page" in file.extra_info:
+        return f"its end is missing, or is something else, after {seconds:.1f} s"
     return ""
 
 

@@ -224,6 +224,58 @@ def test_a_length_that_the_writer_could_not_know_is_no_cut(tmp_path):
     assert (len(list(found)), notes.text) == (1, "")
 
 
+def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path):
+    """As encoders write it into a pipe: the header's number of samples is 0."""
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, noise(12), 22_050)
+    whole = bytearray(path.read_bytes())
+    whole[21] &= 0xF0
+    whole[22:26] = bytes(4)
+    path.write_bytes(whole)
+    found, notes = audio.read_segments(path)
+    assert (len(list(found)), notes.text) == (2, "")
+
+
+@pytest.mark.parametrize("rate_hz, channels", [(22_050, 1), (44_100, 2)])
+def test_an_mp3_has_no_seams_between_blocks(tmp_path, monkeypatch, rate_hz, channels):
+    """At low bit rates a frame needs the ones before it, which a seek forgets."""
+    path = tmp_path / "low.mp3"
+    music = sum(tone(hz, 12, rate_hz, 0.1) for hz in (220, 277.2, 331, 987))
+    samples = np.stack([music + 0.05 * noise(12, rate_hz)] * channels, axis=1)
+    settings = {"bitrate_mode": "CONSTANT", "compression_level": 0.9}
+    soundfile.write(path, samples, rate_hz, format="MP3", **settings)
+    monkeypatch.setattr(audio, "_BLOCK_VALUES", 1 << 30)
+    whole = audio.decode(path)
+    monkeypatch.setattr(audio, "_BLOCK_VALUES", 20_000)
+    np.testing.assert_allclose(audio.decode(path), whole, atol=1e-6)
+
+
+def test_a_header_that_promises_hours_is_called_damaged(tmp_path):
+    path = tmp_path / "proud.aiff"
+    soundfile.write(path, noise(12), 22_050)
+    whole = path.read_bytes()
+    at = whole.index(b"SSND") + 4
+    path.write_bytes(whole[:at] + (0x3FFF_FFFF).to_bytes(4, "big") + whole[at + 4 :])
+    _, notes = audio.read_segments(path)
+    assert notes.text.startswith("its header is damaged: holds 12.0 s and promises")
+
+
+def test_an_ogg_that_lost_its_last_page_has_a_note(tmp_path):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, noise(12), 22_050)
+    path.write_bytes(path.read_bytes()[:-500])
+    _, notes = audio.read_segments(path)
+    assert notes.text.startswith("its end is missing") or "cut off" in notes.text
+
+
+def test_an_mp3_too_short_for_a_frame_says_so(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise(2), 44_100, format="MP3")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(AudioError, match="too short to hold audio"):
+        audio.decode(path)
+
+
 def test_damage_at_the_very_start_is_an_error(tmp_path):
     path = tmp_path / "a.flac"
     soundfile.write(path, noise(2), 22_050)
