@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 # TensorFlow only reads data here; its start-up notes would drown the program's words.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Keras, which TensorFlow brings along, would make a folder of its own at home.
+os.environ.setdefault("KERAS_HOME", os.path.expanduser("~/.cache/keras"))
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -35,7 +37,17 @@ def _tell_interrupt(
         sys.__excepthook__(kind, error, trace)
 
 
+def _tell_ignored(ignored: Any) -> None:
+    """Leaves out what tensorstore's threads say after a save or restore has failed.
+
+    They try to hand their error to who asked, who has told it and gone.
+    """
+    if str(ignored.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(ignored)
+
+
 sys.excepthook = _tell_interrupt
+sys.unraisablehook = _tell_ignored
 
 
 def start(body: Callable[[], None]) -> None:

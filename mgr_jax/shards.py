@@ -5,6 +5,7 @@ when they are whole. It can travel to another process or machine: the same job g
 same bytes anywhere. prepare maps it over the shards of a data set.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -126,11 +127,10 @@ def _write_records(
 
 
 def _as_os_error(error: Any, path: pathlib.Path) -> OSError:
-    """TensorFlow's error on a file as the OSError that it stands for."""
-    import tensorflow as tf
-
-    full = isinstance(error, tf.errors.ResourceExhaustedError)
-    number = errno.ENOSPC if full else errno.EIO
+    """TensorFlow's error on a file as the OSError that its words speak of."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+    spoken = [number for number in numbers if os.strerror(number) in error.message]
+    number = spoken[0] if spoken else errno.EIO
     return OSError(number, os.strerror(number), str(path))
 
 
@@ -154,7 +154,8 @@ def _segments(
     pool = concurrent.futures.ThreadPoolExecutor(job.decode_threads)
     try:
         read = functools.partial(_read, segments_per_track=job.segments_per_track)
-        for index, (segments, notes, reason) in enumerate(pool.map(read, tracks)):
+        results = _in_order(pool, read, tracks, ahead=2 * job.decode_threads)
+        for index, (segments, notes, reason) in enumerate(results):
             path, number = shown(tracks[index].path), 0
             try:
                 for samples in segments:
@@ -178,6 +179,22 @@ def _segments(
     finally:
         # After an interrupt, nobody waits for what is still to be decoded.
         pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    pool: concurrent.futures.Executor,
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    ahead: int,
+) -> Iterator[Any]:
+    """As `pool.map`, but no more than so many results wait, for they take memory."""
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _read(

@@ -23,6 +23,7 @@ from mgr_jax import config as config_lib
 from mgr_jax import input_pipeline, splits, steps, workdir
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError
+from mgr_jax.events import Events
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared, Side
 
@@ -245,7 +246,7 @@ def _train_epochs(
 ) -> None:
     train_step = steps.data_parallel(steps.train_step, donate=True)
     eval_step = steps.data_parallel(steps.eval_step)
-    events = _event_writer(run, state)
+    events = Events(run.workdir / "tensorboard", first_step=int(state.step) + 1)
     started = time.monotonic() - progress.train_s
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(
@@ -271,10 +272,7 @@ def _train_epochs(
         row |= _validate(run, eval_step, state)
         progress.train_s = round(time.monotonic() - started, 3)
         _finish_epoch(run, state, progress, row)
-        for name, value in row.items():
-            if isinstance(value, float):
-                events.add_scalar(name, value, row["step"])
-        events.flush()
+        events.write(row["step"], row)
         if stop.signal:
             stop.leave(f"after epoch {epoch}")
     events.close()
@@ -429,14 +427,6 @@ def _write_metrics(run: _Run, progress: Progress) -> None:
     """Writes the whole of metrics.jsonl: a resumed run must not keep undone epochs."""
     text = "".join(json.dumps(row) + "\n" for row in progress.history)
     config_lib.replace_text(run.workdir / workdir.METRICS_FILE, text)
-
-
-def _event_writer(run: _Run, state: steps.TrainState) -> Any:
-    import tensorboardX
-
-    return tensorboardX.SummaryWriter(
-        str(run.workdir / "tensorboard"), purge_step=int(state.step) + 1
-    )
 
 
 class _SignalWatch:
