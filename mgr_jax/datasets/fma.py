@@ -10,13 +10,13 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from mgr_jax.config import FMA_SUBSETS, Config, UserError, check_choices, warn
-from mgr_jax.datasets import search
+from mgr_jax.datasets import archives, search
 from mgr_jax.datasets.base import Dataset, Track
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ARCHIVES = "https://os.unil.cloud.switch.ch/fma"
+_METADATA = archives.FMA_METADATA.sources[0].url
 
 # Columns of tracks.csv, by the two header rows that name them.
 _COLUMNS = {
@@ -48,7 +48,7 @@ def load(config: Config) -> list[Track]:
     if table.empty:
         raise UserError(
             f"{csv_path}: lists no track of --fma_subset={subset} that has a top "
-            f"genre; take tracks.csv from {_ARCHIVES}/fma_metadata.zip"
+            f"genre; take tracks.csv from {_METADATA}"
         )
     files = [f"{number:06d}.mp3" for number in table.index]
     root = _find_audio(folders, csv_path, subset, files)
@@ -103,9 +103,8 @@ def _find_audio(
 def _missing(config: Config, what: str) -> str:
     return (
         f"no {what} in {search.place(config)}: looked in it, {search.DEPTH} folders "
-        f"deep, and beside it; unpack {_ARCHIVES}/fma_{config.fma_subset}.zip and "
-        f"{_ARCHIVES}/fma_metadata.zip there, or try --dataset=synth, which needs no "
-        "data"
+        f"deep, and beside it; fetch it with {search.download_command(config, 'fma')}, "
+        "or try --dataset=synth, which needs no data"
     )
 
 
@@ -146,7 +145,7 @@ def read_tracks_csv(path: pathlib.Path) -> "pd.DataFrame":
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path}: is not FMA's tracks.csv, or is damaged ({reason}); take it from "
-            f"{_ARCHIVES}/fma_metadata.zip"
+            f"{_METADATA}"
         ) from None
     return table[list(at.values())].set_axis(list(at), axis="columns")
 
@@ -168,7 +167,7 @@ def _whole_rows(path: pathlib.Path) -> bytes:
     if end < len(data):
         warn(
             f"{path}: its last row is cut off and is left out, and so is all that may "
-            "have followed; take it whole from fma_metadata.zip"
+            f"have followed; take it whole from {_METADATA}"
         )
     return data[:end]
 

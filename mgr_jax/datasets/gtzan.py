@@ -17,10 +17,6 @@ GENRES = (
     "jazz", "metal", "pop", "reggae", "rock",
 )  # fmt: skip
 
-_ARCHIVE = (
-    "https://huggingface.co/datasets/marsyas/gtzan/resolve/main/data/genres.tar.gz"
-)
-
 # GENRE.NNNNN.EXT; .au before .wav, as the original is, where a copy holds both.
 _EXTENSIONS = (".au", ".wav")
 _NAME = re.compile(r"(?P<genre>[A-Za-z _-]+)\.(?P<number>\d{5})\.(au|wav)")
@@ -35,11 +31,12 @@ def load(config: Config) -> list[Track]:
     copies = (_tracks(folder) for folder in search.folders(config))
     tracks = max(copies, key=len, default=[])
     if not tracks:
+        fetch = search.download_command(config, "gtzan")
         raise UserError(
             f"no GTZAN in {search.place(config)}: looked in it, and {search.DEPTH} "
             "folders deep, for genres/blues/blues.00000.au (or .wav; genres_original/ "
-            f"and Data/genres_original/ too); unpack {_ARCHIVE} (1.2 GB, licence "
-            "unknown) there, or try --dataset=synth, which needs no data"
+            "and Data/genres_original/ too); fetch it (1.2 GB, licence unknown) with "
+            f"{fetch}, or try --dataset=synth, which needs no data"
         )
     return tracks
 

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import shlex
 from collections.abc import Iterator
 
 from mgr_jax.config import Config, real, shown, warn
@@ -94,3 +95,17 @@ def place(config: Config) -> str:
     """How error messages name where they looked."""
     missing = "" if config.data_path.is_dir() else " (there is no such folder)"
     return f"--data_dir={config.data_path}{missing}"
+
+
+def download_command(config: Config, dataset: str) -> str:
+    """What fetches a data set into --data_dir, as error messages name it."""
+    return f"python -m mgr_jax.datasets.download {data_flags(config, dataset)}"
+
+
+def data_flags(config: Config, dataset: str) -> str:
+    """The flags by which every program finds a data set."""
+    words = [f"--dataset={dataset}"]
+    if dataset == "fma" and config.fma_subset != Config.fma_subset:
+        words.append(f"--fma_subset={config.fma_subset}")
+    words.append(shlex.quote(f"--data_dir={config.data_path.absolute()}"))
+    return " ".join(words)
