@@ -138,7 +138,7 @@ def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
         try:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 raise AudioError(f"{shown(path)}: is no file; remove it")
-            with _forward()(number, closefd=False) as file:
+            with forward_file()(number, closefd=False) as file:
                 low, high = RATES_HZ
                 if not low <= file.samplerate <= high:
                     raise AudioError(
@@ -158,7 +158,7 @@ def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
 
 
 @functools.cache
-def _forward() -> type["soundfile.SoundFile"]:
+def forward_file() -> type["soundfile.SoundFile"]:
     """A SoundFile that reads on from where it is, without a seek after each block.
 
     After a seek, an MP3 of a low bit rate goes on with wrong samples; at the end of a

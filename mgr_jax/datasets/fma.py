@@ -38,10 +38,7 @@ def load(config: Config) -> list[Track]:
     """
     check_choices(config, {"fma_subset": FMA_SUBSETS})
     subset = config.fma_subset
-    folders = [*search.folders(config), *_beside(config.data_path)]
-    csv_path = _find_csv(folders)
-    if csv_path is None:
-        raise UserError(_missing(config, "fma_metadata/tracks.csv"))
+    csv_path = find_csv(config)
     table = read_tracks_csv(csv_path)
     wanted = FMA_SUBSETS[: FMA_SUBSETS.index(subset) + 1]
     table = table[table["subset"].isin(wanted) & (table["genre"] != "")]
@@ -51,7 +48,7 @@ def load(config: Config) -> list[Track]:
             f"genre; take tracks.csv from {_METADATA}"
         )
     files = [f"{number:06d}.mp3" for number in table.index]
-    root = _find_audio(folders, csv_path, subset, files)
+    root = _find_audio(_folders(config), csv_path, subset, files)
     if root is None:
         raise UserError(
             _missing(config, f"fma_{subset}/{files[0][:3]}/{files[0]} and its like")
@@ -68,6 +65,10 @@ def load(config: Config) -> list[Track]:
     ]
 
 
+def _folders(config: Config) -> list[pathlib.Path]:
+    return [*search.folders(config), *_beside(config.data_path)]
+
+
 def _beside(data_path: pathlib.Path) -> list[pathlib.Path]:
     """Where the rest is when --data_dir is fma_small or fma_metadata itself."""
     names = [f"fma_{name}" for name in ("metadata", *FMA_SUBSETS)]
@@ -75,11 +76,17 @@ def _beside(data_path: pathlib.Path) -> list[pathlib.Path]:
     return [path.with_name(name) for name in names] if path.name in names else []
 
 
-def _find_csv(folders: list[pathlib.Path]) -> pathlib.Path | None:
-    """The nearest tracks.csv, one in a folder fma_metadata before any other."""
-    paths = [path for folder in folders if (path := folder / "tracks.csv").is_file()]
-    paths.sort(key=lambda path: path.parent.name != "fma_metadata")
-    return paths[0] if paths else None
+def find_csv(config: Config) -> pathlib.Path:
+    """The nearest tracks.csv, one in a folder fma_metadata before any other.
+
+    Raises:
+      UserError: there is none at or below --data_dir, nor beside it.
+    """
+    places = _folders(config)
+    paths = [path for folder in places if (path := folder / "tracks.csv").is_file()]
+    if not paths:
+        raise UserError(_missing(config, "fma_metadata/tracks.csv"))
+    return min(paths, key=lambda path: path.parent.name != "fma_metadata")
 
 
 def _find_audio(

@@ -336,7 +336,7 @@ def _reason(error: BaseException) -> str:
         chain.append(inner)
     for found in reversed(chain):
         if isinstance(found, socket.gaierror):
-            return "its name is not known to this network"
+            return "its name is not found (is this machine offline?)"
         if isinstance(
             found,
             TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError,
