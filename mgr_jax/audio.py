@@ -1,8 +1,9 @@
 """Audio files to samples, samples to the paper's 5-second segments.
 
 A path enters; float32 mono samples at 22 050 Hz leave, and from them whole segments
-of 5 s. prepare and predict call it. soundfile decodes (wav, au, mp3, flac, ogg) and
-soxr resamples: both release the GIL, so a pool of threads decodes in parallel.
+of 5 s. prepare and predict call it. soundfile decodes (wav, au, mp3, flac, ogg;
+containers the rest) and soxr resamples: both release the GIL, so a pool of threads
+decodes in parallel.
 
 No file stops the program: one that holds nothing usable raises AudioError, and one that
 is usable in part gives that part and a note. Memory is bounded whatever the file's
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mgr_jax import containers
 from mgr_jax.config import UserError, shown
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ _PROMISED_BYTES = re.compile(
 
 class AudioError(UserError):
     """A file that holds no usable audio; the message names it and says why."""
+
+
+class _UnknownFormatError(AudioError):
+    """libsndfile knows no such format."""
 
 
 @dataclasses.dataclass
@@ -111,22 +117,62 @@ def stream(
     Raises:
       AudioError: as `decode`; that there is nothing but silence is known at the end.
     """
-    import soxr
-
     path = pathlib.Path(path)
     notes = Notes() if notes is None else notes
-    with _opened(path) as file:
-        rate_hz = file.samplerate
-        blocks = _mono_blocks(path, file, notes)
-        if rate_hz == SAMPLE_RATE_HZ:
-            yield from blocks
-            return
-        resampler = soxr.ResampleStream(
-            rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
-        )
-        for block in blocks:
-            yield resampler.resample_chunk(block)
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    try:
+        with _opened(path) as file:
+            blocks = _checked(path, _mono_blocks(file, notes))
+            yield from _resampled(blocks, file.samplerate)
+    except _UnknownFormatError as error:
+        # Nothing was yielded yet.
+        rate_hz, blocks = _of_container(path, notes, error)
+        yield from _resampled(_checked(path, blocks), rate_hz)
+
+
+def _resampled(blocks: Iterable[np.ndarray], rate_hz: int) -> Iterator[np.ndarray]:
+    import soxr
+
+    if rate_hz == SAMPLE_RATE_HZ:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(
+        rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
+    )
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def converted(samples: np.ndarray, sample_rate_hz: float) -> np.ndarray:
+    """Samples of any rate and channel count, as `decode` gives those of a file.
+
+    Args:
+      samples: (samples,) or (samples, channels); floats, full scale 1.0.
+      sample_rate_hz: their rate.
+
+    Returns:
+      float32 (samples,), mono, at 22 050 Hz.
+
+    Raises:
+      ValueError: there are none, they are no floats, not finite or of another shape,
+        or the rate is outside `RATES_HZ`.
+    """
+    import soxr
+
+    samples = np.asarray(samples)
+    low, high = RATES_HZ
+    if not low <= sample_rate_hz <= high:
+        raise ValueError(f"a rate of {sample_rate_hz} Hz: give {low} to {high}")
+    if samples.ndim not in (1, 2) or not samples.size:
+        raise ValueError(f"samples of shape {samples.shape}: give (samples, channels)")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"samples of {samples.dtype}: give floats, full scale 1.0")
+    if not np.isfinite(samples).all():
+        raise ValueError("samples that are not finite (NaN or infinity)")
+    mono = samples.astype(np.float32).reshape(len(samples), -1).mean(axis=1)
+    if sample_rate_hz == SAMPLE_RATE_HZ:
+        return mono
+    return soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, quality="HQ")
 
 
 @contextlib.contextmanager
@@ -152,9 +198,10 @@ def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
         reason = getattr(error, "strerror", None) or error or "not enough memory"
         raise AudioError(f"{shown(path)}: cannot be read ({reason})") from None
     except (RuntimeError, ValueError, TypeError) as error:
-        raise AudioError(
-            f"{shown(path)}: cannot be decoded ({_reason(error)})"
-        ) from None
+        reason = _reason(error)
+        unknown = reason == "Format not recognised"
+        kind = _UnknownFormatError if unknown else AudioError
+        raise kind(f"{shown(path)}: cannot be decoded ({reason})") from None
 
 
 @functools.cache
@@ -181,19 +228,15 @@ def _reason(error: Exception) -> str:
     return re.sub(r"^.*Error opening \S+: ", "", text).removeprefix("Error : ")
 
 
-def _mono_blocks(
-    path: pathlib.Path, file: "soundfile.SoundFile", notes: Notes
-) -> Iterator[np.ndarray]:
-    """The mean of a file's channels, checked: float32 (frames,) at the file's rate."""
+def _mono_blocks(file: "soundfile.SoundFile", notes: Notes) -> Iterator[np.ndarray]:
+    """The mean of a file's channels, float32 (frames,), at the file's rate."""
     # Blocks are read until none is left: libsndfile can misreport the number of frames
     # in an MP3, so the header's count is not trusted.
     frames, damage = 0, ""
-    lowest, highest = np.inf, -np.inf
+    most = max(1, _BLOCK_VALUES // file.channels)
     while True:
         try:
-            block = file.read(
-                max(1, _BLOCK_VALUES // file.channels), "float32", always_2d=True
-            )
+            block = file.read(most, "float32", always_2d=True)
         except RuntimeError as error:
             if not frames:
                 raise
@@ -201,7 +244,57 @@ def _mono_blocks(
             break
         if not block.size:
             break
-        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        frames += len(block)
+        yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+    if frames:
+        notes.text = _note(file, frames, damage)
+
+
+def _of_container(
+    path: pathlib.Path, notes: Notes, unknown: AudioError
+) -> tuple[int, Iterator[np.ndarray]]:
+    """Rate and mono blocks of a file that libsndfile does not know, as `unknown` says.
+
+    Raises:
+      AudioError: PyAV does not know it either, or is not installed.
+    """
+    is_expected = path.suffix.lower() in containers.EXTENSIONS
+    if not containers.is_available():
+        if not is_expected:
+            raise unknown
+        raise AudioError(
+            f"{unknown}; pip install 'mgr_jax[av]' lets such files be read"
+        )
+    parts = containers.mono_blocks(path)
+    try:
+        rate_hz, first = next(parts)
+    except (containers.ContainerError, StopIteration) as error:
+        if not is_expected:
+            raise unknown from None
+        reason = str(error) or "it holds no samples"
+        raise AudioError(f"{shown(path)}: cannot be decoded ({reason})") from None
+
+    def blocks() -> Iterator[np.ndarray]:
+        frames = len(first)
+        yield first
+        try:
+            for _, block in parts:
+                frames += len(block)
+                yield block
+        except containers.ContainerError as error:
+            notes.text = f"damaged after {frames / rate_hz:.1f} s ({error})"
+
+    return rate_hz, blocks()
+
+
+def _checked(path: pathlib.Path, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks, as long as they are sound.
+
+    Raises:
+      AudioError: they are none, or nothing but silence, which is known at the end.
+    """
+    lowest, highest = np.inf, -np.inf
+    for mono in blocks:
         low, high = float(mono.min()), float(mono.max())
         if not np.isfinite([low, high]).all():
             raise AudioError(
@@ -213,13 +306,11 @@ def _mono_blocks(
                 "which are no sound"
             )
         lowest, highest = min(lowest, low), max(highest, high)
-        frames += len(mono)
         yield mono
-    if not frames:
+    if lowest > highest:
         raise AudioError(f"{shown(path)}: holds no audio; remove it or replace it")
     if highest - lowest < 2 * SILENCE:
         raise AudioError(f"{shown(path)}: holds nothing but silence")
-    notes.text = _note(file, frames, damage)
 
 
 def _note(file: "soundfile.SoundFile", frames: int, damage: str) -> str:

@@ -51,16 +51,25 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         manager = self._managers[kind]
-        if step in manager.all_steps():
-            return
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
-        )
-        with _os_errors(self._root / kind):
-            manager.save(step, args=items)
-            manager.wait_until_finished()
-        sums = {"step": step, "sha256": _checksums(self._folder(kind, step))}
-        replace_text(self._sums_path(kind), json.dumps(sums, indent=1) + "\n")
+        if step not in manager.all_steps():
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+            )
+            with _os_errors(self._root / kind):
+                manager.save(step, args=items)
+                manager.wait_until_finished()
+        self.seal(kind)
+
+    def seal(self, kind: str) -> None:
+        """Writes a checkpoint's checksums, where a kill came before them.
+
+        Raises:
+          OSError: they cannot be written.
+        """
+        step = self._managers[kind].latest_step()
+        if step is not None and self._sums_step(kind) != step:
+            sums = {"step": step, "sha256": _checksums(self._folder(kind, step))}
+            replace_text(self._sums_path(kind), json.dumps(sums, indent=1) + "\n")
 
     def about(self, kind: str) -> dict[str, Any] | None:
         """What was saved beside the state, None where there is no checkpoint.
@@ -119,6 +128,12 @@ class Checkpoints:
 
     def _sums_path(self, kind: str) -> pathlib.Path:
         return self._root / f"{kind}.json"
+
+    def _sums_step(self, kind: str) -> int | None:
+        try:
+            return json.loads(self._sums_path(kind).read_text())["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def _check(self, kind: str, step: int) -> None:
         """Compares a checkpoint with its checksums, where a kill left it any."""

@@ -50,8 +50,12 @@ sys.excepthook = _tell_interrupt
 sys.unraisablehook = _tell_ignored
 
 
-def start(body: Callable[[], None]) -> None:
+def start(body: Callable[..., None], *, takes_words: bool = False) -> None:
     """Parses the flags that are defined, and runs a program's body.
+
+    Args:
+      body: called without arguments, or with the list of words.
+      takes_words: whether words that are no flags are allowed.
 
     The process ends with status 0, 1 after a user's mistake, 2 after a flag that is
     none, or 130 after an interrupt or SIGTERM.
@@ -60,13 +64,16 @@ def start(body: Callable[[], None]) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, _interrupt)
-    app.run(lambda argv: _guarded(body, argv), flags_parser=_parse)
+    app.run(lambda argv: _guarded(body, argv[1:], takes_words), flags_parser=_parse)
 
 
-def _guarded(body: Callable[[], None], argv: Sequence[str]) -> None:
+def _guarded(body: Callable[..., None], words: list[str], takes_words: bool) -> None:
     try:
-        if len(argv) > 1:
-            raise UserError(f"{argv[1]}: flags are written --name=value; see --help")
+        if takes_words:
+            body(words)
+            return
+        if words:
+            raise UserError(f"{words[0]}: flags are written --name=value; see --help")
         body()
     except UserError as error:
         _fail(error, status=1)

@@ -42,10 +42,14 @@ def replace_text(path: pathlib.Path, text: str) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def as_text(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be stored, whatever bytes its name is made of."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as one line that can be printed, whatever bytes its name is made of."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], as_text(path))
 
 
 def real(path: str | os.PathLike[str]) -> pathlib.Path:

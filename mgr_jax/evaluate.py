@@ -6,26 +6,24 @@ The test set is read here, once training has chosen its checkpoint. main calls
 """
 
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
-from mgr_jax import baselines, figures, input_pipeline, report, splits, steps
 from mgr_jax import config as config_lib
-from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
+from mgr_jax import figures, input_pipeline, report, splits
+from mgr_jax import restore as restore_lib
 from mgr_jax.config import Config, UserError, replace_text, warn
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared
-from mgr_jax.models import BASELINES
+from mgr_jax.restore import Restored
 from mgr_jax.scores import Predictions, score, write_predictions_csv
-from mgr_jax.train import assignment_for, check_same_config
+from mgr_jax.train import assignment_for
 from mgr_jax.workdir import PREDICTIONS_FILE, RESULTS_FILE
 
 _PACKAGES = (
@@ -112,101 +110,19 @@ def _about_run(
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """A run's best model, ready to answer.
-
-    Attributes:
-      predict: masked batches to their rows with "probabilities", padding left out (see
-        `steps.probabilities`).
-      batch_size: rows a batch.
-      parameters: numbers that training found.
-      progress: how far the run has come, as train keeps it.
-      best_epoch: the model's epoch; None for one that has none.
-    """
-
-    predict: Callable[[Iterable[steps.Batch]], dict[str, np.ndarray]]
-    batch_size: int
-    parameters: int
-    progress: dict[str, Any]
-    best_epoch: int | None
-
-
 def restore(config: Config, prepared: Prepared) -> Restored:
-    """Restores the best checkpoint of a run.
-
-    Args:
-      config: the run's own.
-      prepared: the features that it was trained on.
+    """Restores the best checkpoint of a run, for the features that it was trained on.
 
     Raises:
       UserError: there is no checkpoint, or it was trained on other features.
     """
-    workdir = config.run_path
-    checkpoints = Checkpoints(workdir)
-    try:
-        about = checkpoints.about(BEST)
-    except DamagedError as error:
+    model = restore_lib.restore(config)
+    if model.genres != prepared.genres or model.feature_spec != prepared.spec:
         raise UserError(
-            f"{error}; put back a copy of the run's folder, or train it anew with "
-            "--overwrite"
-        ) from None
-    if about is None:
-        raise UserError(f"{workdir}: holds no checkpoint yet; train it first")
-    check_same_config(config, about)
-    if (
-        about["genres"] != list(prepared.genres)
-        or about["feature_spec"] != prepared.spec
-    ):
-        raise UserError(
-            f"{workdir}: was trained on other features than {prepared.folder} "
+            f"{config.run_path}: was trained on other features than {prepared.folder} "
             "holds; name the folder that it was trained on with --features_dir"
         )
-    if config.model in BASELINES:
-        svm = baselines.restore(checkpoints, about)
-        predict = functools.partial(baselines.predict, svm)
-        parameters = sum(value.size for value in svm.values())
-    else:
-        state = _restore_state(config, prepared, checkpoints)
-        step = steps.data_parallel(steps.eval_step)
-        predict = functools.partial(steps.probabilities, step, state)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    progress = _progress(checkpoints, about)
-    checkpoints.close()
-    devices = jax.local_device_count()
-    return Restored(
-        predict=predict,
-        batch_size=max(config.batch_size // devices, 1) * devices,
-        parameters=parameters,
-        progress=progress,
-        best_epoch=about["progress"]["best_epoch"],
-    )
-
-
-def _progress(checkpoints: Checkpoints, best: dict[str, Any]) -> dict[str, Any]:
-    """How far the run has come: the newest checkpoint says, or else the best."""
-    try:
-        # A kill between the two saves of a first epoch leaves the best alone.
-        return (checkpoints.about(NEWEST) or best)["progress"]
-    except DamagedError as error:
-        warn(f"{error}; the best checkpoint is whole, and is what is tested")
-        return best["progress"]
-
-
-def _restore_state(
-    config: Config, prepared: Prepared, checkpoints: Checkpoints
-) -> steps.TrainState:
-    bins = prepared.shape[0]
-    blank = (np.zeros((bins, 1), np.float32), np.ones((bins, 1), np.float32))
-    like = steps.create_state(
-        config,
-        len(prepared.genres),
-        prepared.shape,
-        blank,
-        total_steps=1,
-        steps_per_epoch=1,
-    )
-    return checkpoints.restore(BEST, like)
+    return model
 
 
 def _predict(

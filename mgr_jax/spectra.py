@@ -60,7 +60,7 @@ def batched(fn: Callable[[jax.Array, Device], jax.Array]):
     """
 
     def in_turn(samples):
-        if len(samples) == 1:  # without a loop, XLA can share work between features
+        if samples.shape[0] == 1:  # without a loop, XLA can share work between features
             return fn(samples[0], _CPU)[None]
         return lax.map(lambda one: fn(one, _CPU), samples)
 

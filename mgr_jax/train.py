@@ -192,6 +192,7 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
     else:
         _check_same_data(run, about)
         state = run.checkpoints.restore(kind, state)
+        run.checkpoints.seal(kind)
         progress = Progress(**about["progress"])
         if not progress.finished:
             print(

@@ -63,6 +63,14 @@ def run_module(
     return subprocess.run(command, **settings, timeout=600)
 
 
+# What a script prints its own peak memory with, in MB. What getrusage says of a process
+# counts its parent's memory, too.
+PRINT_PEAK_MB = (
+    "status = open('/proc/self/status').read()\n"
+    "print(int(status.split('VmHWM:')[1].split()[0]) // 1024)\n"
+)
+
+
 def run_without_privileges(command: list[str], **settings):
     """Runs a command that permissions hold for, also where the tests are root's."""
     if os.geteuid() == 0:

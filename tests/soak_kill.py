@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ from mgr_jax.workdir import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FILE, RESULTS
 from tests.conftest import ROOT, write_music_folder
 
 FEATURES = ("chroma", "loudness", "tempogram", "mfcc")
-TRACKS_PER_GENRE = 12
+TRACKS_PER_GENRE = 30
 EPOCHS = 20
 AIMS_PER_JOB = 12
 LOOK_S = 0.003
@@ -59,6 +59,9 @@ _FIRST_WORDS = {
     "training": r"^training \w+ \(",
     "evaluating": rf"^(training had finished|epoch +{EPOCHS}/)",
 }
+# What a kill leaves when it comes in the middle.
+LEFT = ("some of the shards", "some of the epochs")
+
 # What a process does each time that it is started.
 _ALWAYS = ("start-up", "between", "evaluating")
 
@@ -143,34 +146,65 @@ class Aim:
     sign: Callable[[Job, float], bool] = lambda job, started: True
 
 
+def _new_shard(job: Job, started: float) -> bool:
+    return _is_new(job.features.glob("*.tfrecord-*"), started)
+
+
 def _in_shard(job: Job, started: float) -> bool:
-    return any(job.features.glob(".writing-*/shard"))
+    return any(job.features.glob(".writing-*/shard")) and _new_shard(job, started)
 
 
 def _shards_there(job: Job, started: float) -> bool:
     return len(list(job.features.glob("*.tfrecord-*"))) == 2 * TRACKS_PER_GENRE
 
 
+def _new_epoch(job: Job, started: float) -> bool:
+    return _is_new((job.run / "checkpoints").glob(f"{NEWEST}/[0-9]*"), started)
+
+
 def _in_save(job: Job, started: float) -> bool:
     return any((job.run / "checkpoints").glob("*/*tmp*"))
 
 
-def _predicted(job: Job, started: float) -> bool:
+def _in_later_save(job: Job, started: float) -> bool:
+    return _in_save(job, started) and _new_epoch(job, started)
+
+
+def _without_sums(job: Job, started: float) -> bool:
+    """Whether the last epoch's checkpoint is there, and its checksums are not yet."""
     try:
-        return (job.run / PREDICTIONS_FILE).stat().st_mtime > started
+        rows = (job.run / METRICS_FILE).read_text().count("\n")
+        return rows == EPOCHS - 1 and _step(job, NEWEST) > _step_of_sums(job, NEWEST)
     except FileNotFoundError:
         return False
+
+
+def _predicted(job: Job, started: float) -> bool:
+    return _is_new([job.run / PREDICTIONS_FILE], started)
+
+
+def _is_new(paths: Iterable[pathlib.Path], started: float) -> bool:
+    """Whether one of these was written since then."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime > started:
+                return True
+    return False
 
 
 AIMS = (
     Aim("the very start", "start-up", 0.1, (0, 4)),
     Aim("start-up", "start-up", 1, (0, 4)),
     Aim("preparing", "preparing", 0.4, (0, 1)),
-    Aim("within a shard", "preparing", 0.08, (0, 1), _in_shard),
-    Aim("the lists after the shards", "preparing", 0.01, (1, 1), _shards_there),
+    Aim("after a shard", "preparing", 0.2, (0, 1), _new_shard),
+    Aim("within a shard", "preparing", 0.02, (0, 1), _in_shard),
+    Aim("the lists after the shards", "preparing", 0.003, (1, 1), _shards_there),
     Aim("between", "between", 1, (1, 4)),
     Aim("training", "training", 0.4, (2, 3)),
-    Aim("within a save", "training", 0.03, (2, 3), _in_save),
+    Aim("after an epoch", "training", 0.2, (2, 3), _new_epoch),
+    Aim("within the first save", "training", 0.02, (2, 3), _in_save),
+    Aim("within a later save", "training", 0.02, (2, 3), _in_later_save),
+    Aim("after the last save", "training", 0.001, (3, 3), _without_sums),
     Aim("evaluating", "evaluating", 1, (3, 4)),
     Aim("results and figures", "evaluating", 0.5, (3, 4), _predicted),
 )
@@ -318,25 +352,30 @@ class Kept:
 
 def kept(job: Job) -> Kept:
     """What there is to lose, while no process is at it."""
-    names = {path.name for path in job.features.glob("*")}
+    names = {path.name for path in job.features.glob("*") if path.is_file()}
     if COMMIT_FILE not in names:
         shards = [name for name in names if ".tfrecord-" in name]
         accounts = [f"tracks-{name.split('.tfrecord-')[1]}.json" for name in shards]
         names = {*shards, *accounts}
-    steps = {
-        kind: [
-            int(path.name) for path in _checkpoints(job, kind) if path.name.isdigit()
-        ]
-        for kind in (NEWEST, BEST)
-    }
     return Kept(
         features={name: _dated(job.features / name) for name in sorted(names)},
-        steps={kind: max(found, default=-1) for kind, found in steps.items()},
+        steps={kind: _step(job, kind) for kind in (NEWEST, BEST)},
     )
 
 
-def _checkpoints(job: Job, kind: str) -> Iterator[pathlib.Path]:
-    return (job.run / "checkpoints" / kind).glob("*")
+def _step(job: Job, kind: str) -> int:
+    """The step of a kind's checkpoint; -1 before there is one."""
+    names = [path.name for path in (job.run / "checkpoints" / kind).glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=-1)
+
+
+def _step_of_sums(job: Job, kind: str) -> int:
+    """The step that a kind's checksums are of; -1 before there are any."""
+    try:
+        text = (job.run / "checkpoints" / f"{kind}.json").read_text()
+    except FileNotFoundError:
+        return -1
+    return json.loads(text)["step"]
 
 
 def _dated(path: pathlib.Path) -> tuple[bytes, int] | None:
@@ -373,9 +412,7 @@ def outcome(job: Job) -> dict[str, Any]:
         else:
             found[name] = _content(path)
     for kind in (NEWEST, BEST):
-        sums = job.run / "checkpoints" / f"{kind}.json"
-        if sums.exists():
-            found[f"the step of {sums.name}"] = json.loads(sums.read_text())["step"]
+        found[f"the step of the {kind} checksums"] = _step_of_sums(job, kind)
         found |= _arrays(job, kind)
     return found
 
@@ -429,11 +466,13 @@ class Event:
       kind: "kill", "by itself", "job" or "mismatch".
       what: the phase that was hit, or what is wrong.
       aim: name of what was aimed at.
+      left: one of LEFT, or nothing.
     """
 
     kind: str
     what: str = ""
     aim: str = ""
+    left: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -488,21 +527,32 @@ def life(
         wait = share * whole.end.seconds[aim.phase] if aim else 0
         end = run(job, aim, wait, hang_s)
         after = kept(job)
-        for fault in (*faults(end, whole), *lost(before, after)):
-            yield Event("mismatch", fault)
+        yield from _mismatch([*faults(end, whole), *lost(before, after)])
         phase, before = phase_of(end.said), after
         reached = max(reached, phase, key=PHASES.index)
         if end.killed:
-            yield Event("kill", phase, aim.name)
+            yield Event("kill", phase, aim.name, _left(after, reached))
             continue
         if end.status or end.hung:
             return
         if aim:
             yield Event("by itself")
         break
-    for fault in differences(whole.outcome, outcome(job)):
-        yield Event("mismatch", fault)
+    yield from _mismatch(list(differences(whole.outcome, outcome(job))))
     yield Event("job")
+
+
+def _mismatch(found: Sequence[str]) -> Iterator[Event]:
+    """One event of all that was found at once."""
+    if found:
+        others = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        yield Event("mismatch", "; ".join(found[:3]) + others)
+
+
+def _left(there: Kept, reached: str) -> str:
+    if there.features and COMMIT_FILE not in there.features:
+        return LEFT[0]
+    return LEFT[1] if there.steps[NEWEST] >= 0 and reached == "training" else ""
 
 
 def _is_over(aim: Aim, reached: str) -> bool:
@@ -562,6 +612,8 @@ def table(events: Sequence[Event], kills: int, wall_s: float) -> str:
     rows += [(f"  {phase}", hit[phase]) for phase in PHASES]
     rows += [("aimed at", "")]
     rows += [(f"  {aim.name}", aimed[aim.name]) for aim in AIMS]
+    left = collections.Counter(event.left for event in events)
+    rows += [(f"that left {part}", left[part]) for part in LEFT]
     rows += [("ended by themselves before the kill", by_kind["by itself"])]
     rows += [("jobs brought to their end and compared", by_kind["job"])]
     rows += [("mismatches", by_kind["mismatch"])]

@@ -85,6 +85,14 @@ def test_a_kill_before_the_checksums_leaves_a_checkpoint_that_serves(run):
     assert Checkpoints(run).about(BEST) == {"epoch": 1}
 
 
+def test_checksums_that_a_kill_left_out_are_made_up_for(run):
+    sums = run / "checkpoints" / f"{NEWEST}.json"
+    whole = sums.read_text()
+    sums.unlink()
+    Checkpoints(run).save(NEWEST, 7, STATE, {"epoch": 2})
+    assert sums.read_text() == whole
+
+
 def test_what_orbax_cannot_read_is_one_line(run):
     """Without checksums, what is missing shows when it is restored."""
     (run / "checkpoints" / f"{NEWEST}.json").unlink()

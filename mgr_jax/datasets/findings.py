@@ -10,6 +10,7 @@ import pathlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from mgr_jax import config as config_lib
 from mgr_jax import tables
 from mgr_jax.audio import SEGMENT_S
 from mgr_jax.config import Config, shown
@@ -304,14 +305,9 @@ def columns(findings: Findings) -> Iterator[Mapping[str, object]]:
             "state": row.found.state,
             "reason": row.found.reason,
             "known": row.known,
-            "path": "" if row.path is None else _text(row.path),
+            "path": "" if row.path is None else config_lib.as_text(row.path),
             **found,
             "repeat": number,
             "repeat_kind": repeat.kind if repeat else None,
             "repeat_harm": repeat.harm if repeat else None,
         }
-
-
-def _text(path: pathlib.Path) -> str:
-    """A path as text that UTF-8 can hold; its line breaks stay."""
-    return bytes(path).decode("utf-8", "backslashreplace")

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from mgr_jax.config import Config, UserError, real, shown, warn
+from mgr_jax.config import Config, UserError, as_text, real, shown, warn
 from mgr_jax.datasets import search
 from mgr_jax.datasets.base import Dataset, Track
 
@@ -32,7 +32,7 @@ def load(config: Config) -> list[Track]:
     for label in search.subfolders(root):
         if real(label) == real(config.features_path):
             continue
-        found = [_track(root, path) for path in _audio_files(root, label)]
+        found = [_track(root, path) for path in audio_files(label, root=root)]
         if not found:
             warn(f"{shown(label)}: holds no audio, so it is no label")
         tracks += found
@@ -46,21 +46,32 @@ def load(config: Config) -> list[Track]:
     return tracks
 
 
-def _audio_files(root: pathlib.Path, label: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The audio files below a label's folder, by name, links followed."""
+def audio_files(
+    folder: pathlib.Path,
+    extensions: tuple[str, ...] = EXTENSIONS,
+    root: pathlib.Path | None = None,
+) -> Iterator[pathlib.Path]:
+    """The audio files below a folder, by name, hidden ones left out, links followed.
+
+    Args:
+      folder: where to look.
+      extensions: how the files' names end, in lower case.
+      root: a folder around it; links that lead to it, or around it, are not followed.
+    """
     # A folder that a link reaches again, or that holds ROOT, would lead round and
     # round, and into other labels.
-    real_root, seen = real(root), set()
-    for folder, subs, names in os.walk(label, followlinks=True, onerror=_warn_unlisted):
-        place = real(folder)
-        if place in seen or real_root.is_relative_to(place):
+    real_root, seen = real(root or folder), set()
+    for place, subs, names in os.walk(folder, followlinks=True, onerror=_warn_unlisted):
+        found = real(place)
+        around = root is not None and real_root.is_relative_to(found)
+        if found in seen or around:
             subs.clear()
             continue
-        seen.add(place)
+        seen.add(found)
         subs[:] = sorted(sub for sub in subs if not sub.startswith("."))
         for name in sorted(names):
-            path = pathlib.Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in EXTENSIONS:
+            path = pathlib.Path(place, name)
+            if not name.startswith(".") and path.suffix.lower() in extensions:
                 yield path
 
 
@@ -69,7 +80,7 @@ def _warn_unlisted(error: OSError) -> None:
 
 
 def _track(root: pathlib.Path, path: pathlib.Path) -> Track:
-    parts = [_text(part) for part in path.relative_to(root).parts]
+    parts = [as_text(part) for part in path.relative_to(root).parts]
     return Track(
         # The extension stays: a.wav and a.mp3 may both be there.
         id="/".join(parts),
@@ -77,11 +88,6 @@ def _track(root: pathlib.Path, path: pathlib.Path) -> Track:
         genre=parts[0],
         artist=parts[1] if len(parts) > 2 else "",
     )
-
-
-def _text(name: str) -> str:
-    """A name as text that can be stored, also where the disk's name is no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 DATASET = Dataset(

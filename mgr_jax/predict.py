@@ -1,0 +1,424 @@
+"""Audio to genres, by a trained run: as a library, and for files of one's own.
+
+    python -m mgr_jax.predict --workdir=runs/RUN song.mp3 MY_MUSIC playlist.m3u
+
+A run's folder and samples, or paths, enter; a `Prediction` a recording leaves. All
+that the model needs comes from the run: feature, sample rate, labels, normalisation.
+Audio is decoded and cut into windows while it is judged, windows of several files share
+a batch, and no recording is held as a whole.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+import queue
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from mgr_jax import (
+    answers,
+    audio,
+    cli,
+    input_pipeline,
+    listing,
+    restore,
+    shards,
+    workdir,
+)
+from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_S, SEGMENT_SAMPLES, AudioError, Notes
+from mgr_jax.config import Config, UserError
+from mgr_jax.features import FEATURES
+from mgr_jax.restore import Restored
+
+# What is left over at the end gets a window of its own from this length on.
+_SHORTEST_REST = SAMPLE_RATE_HZ
+
+# Windows that are decoded while others are judged.
+_AHEAD = 4 * shards.FEATURE_BATCH
+
+# (path, notes) to blocks of samples, as `audio.stream`.
+Decode = Callable[[pathlib.Path, Notes], Iterable[np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of one recording.
+
+    Attributes:
+      labels: the genres.
+      probabilities: (windows, genres) float32; each row sums to 1.
+      times_s: (windows,) where each window of 5 s starts.
+      duration_s: of the recording.
+      note: what is odd about it, such as that it was cut off; "" for nothing.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    times_s: np.ndarray
+    duration_s: float
+    note: str = ""
+
+    @property
+    def overall(self) -> np.ndarray:
+        """(genres,) of the whole recording: the mean over its windows."""
+        return self.probabilities.mean(axis=0)
+
+    @property
+    def ranked(self) -> list[tuple[str, float]]:
+        """(label, probability) of the whole recording, the likeliest first."""
+        return self._rank(self.overall)
+
+    @property
+    def windows(self) -> list[tuple[float, list[tuple[str, float]]]]:
+        """(start in s, (label, probability) as in `ranked`) of each window."""
+        rows = zip(self.times_s, self.probabilities, strict=True)
+        return [(float(start_s), self._rank(row)) for start_s, row in rows]
+
+    def _rank(self, probabilities: np.ndarray) -> list[tuple[str, float]]:
+        order = np.argsort(-probabilities, kind="stable")
+        return [(self.labels[k], float(probabilities[k])) for k in order]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A trained run, ready to be asked; `load` makes it.
+
+    Attributes:
+      config: the run's own.
+      model: its best checkpoint.
+    """
+
+    config: Config
+    model: Restored
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The genres that it knows, in the order of its probabilities."""
+        return self.model.genres
+
+    def __call__(
+        self, samples: np.ndarray, sample_rate_hz: float, hop_s: float = SEGMENT_S
+    ) -> Prediction:
+        """Judges a recording that is in memory.
+
+        Args:
+          samples: (samples,) or (samples, channels), full scale 1.0.
+          sample_rate_hz: their rate; they are resampled to the run's.
+          hop_s: seconds from the start of one window to the next.
+
+        Raises:
+          ValueError: there are no samples, some are not finite, or the rate or the hop
+            is none.
+        """
+        mono = audio.converted(samples, sample_rate_hz)
+        notes = Notes()
+        windows = _windows([mono], _hop_samples(hop_s), notes)
+        ((_, found),) = self._judged(_items(None, windows, notes))
+        return found
+
+    def files(
+        self,
+        paths: Iterable[pathlib.Path],
+        hop_s: float = SEGMENT_S,
+        decode: Decode = audio.stream,
+    ) -> Iterator[tuple[pathlib.Path, Prediction | AudioError]]:
+        """Judges files, each as soon as it and the ones before it are done.
+
+        Args:
+          paths: any number; they are asked for as they are needed.
+          hop_s: seconds from the start of one window to the next.
+          decode: what reads a file; another thread calls it.
+
+        Yields:
+          Each path with its prediction, or with why there is none, in the given order.
+
+        Raises:
+          ValueError: the hop is none.
+        """
+        hop = _hop_samples(hop_s)
+        items = itertools.chain.from_iterable(
+            _of_file(path, hop, decode) for path in paths
+        )
+        with _in_background(items, _AHEAD) as stream:
+            yield from self._judged(stream)
+
+    def file(
+        self,
+        path: str | pathlib.Path,
+        hop_s: float = SEGMENT_S,
+        decode: Decode = audio.stream,
+    ) -> Prediction:
+        """Judges a file; see `files`.
+
+        Raises:
+          AudioError: it cannot be read, or holds no usable audio.
+          ValueError: the hop is none.
+        """
+        ((_, found),) = self.files([pathlib.Path(path)], hop_s, decode)
+        if isinstance(found, AudioError):
+            raise found
+        return found
+
+    def _judged(
+        self, items: Iterable["_Window | _End"]
+    ) -> Iterator[tuple[pathlib.Path | None, Prediction | AudioError]]:
+        """Windows to predictions, a batch at a time, whatever files they are of."""
+        times_s: list[float] = []
+        rows: list[np.ndarray] = []
+        for some in _chunks(items, shards.FEATURE_BATCH):
+            windows = [item.samples for item in some if isinstance(item, _Window)]
+            judged = iter(self._probabilities(windows))
+            for item in some:
+                if isinstance(item, _Window):
+                    times_s.append(item.start / SAMPLE_RATE_HZ)
+                    rows.append(next(judged))
+                    continue
+                yield (
+                    item.path,
+                    item.error
+                    or Prediction(
+                        self.labels,
+                        np.stack(rows),
+                        np.array(times_s),
+                        item.samples / SAMPLE_RATE_HZ,
+                        item.note,
+                    ),
+                )
+                times_s, rows = [], []
+
+    def _probabilities(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """(windows, genres) float32 of up to a batch of windows."""
+        if not windows:
+            return np.zeros((0, len(self.labels)), np.float32)
+        feature = shards.compute(self.config.feature, np.stack(windows))
+        batch = {"feature": feature, "label": np.zeros(len(feature), np.int64)}
+        # One shape, so that the network is compiled once.
+        devices = jax.local_device_count()
+        rows = math.ceil(shards.FEATURE_BATCH / devices) * devices
+        found = self.model.predict([input_pipeline.padded(batch, rows)])
+        return np.asarray(found["probabilities"], np.float32)
+
+
+def load(run_folder: str | pathlib.Path) -> Predictor:
+    """Loads a trained run.
+
+    Args:
+      run_folder: what --workdir was when it was trained, or a copy of it.
+
+    Raises:
+      UserError: it holds no run, no checkpoint, or one that this version of the program
+        cannot compute the feature of.
+    """
+    folder = pathlib.Path(run_folder).expanduser().absolute()
+    config = dataclasses.replace(workdir.read_config(folder), workdir=str(folder))
+    model = restore.restore(config)
+    made_of = model.feature_spec["feature_params"]
+    computed = json.loads(json.dumps(dict(FEATURES[config.feature].params)))
+    if made_of != computed:
+        raise UserError(
+            f"{folder}: was trained on {config.feature} with {made_of}, and this "
+            f"version of the program computes {computed}; train it anew"
+        )
+    return Predictor(config, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """5 s of a recording, and the sample at which they start."""
+
+    start: int
+    samples: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _End:
+    """The end of a recording: how long it was, or why it could not be read."""
+
+    path: pathlib.Path | None
+    samples: int = 0
+    note: str = ""
+    error: AudioError | None = None
+
+
+def _hop_samples(hop_s: float) -> int:
+    if not (math.isfinite(hop_s) and hop_s * SAMPLE_RATE_HZ >= 1):
+        raise ValueError(f"a hop of {hop_s} s: give one above 0")
+    return round(hop_s * SAMPLE_RATE_HZ)
+
+
+def _of_file(path: pathlib.Path, hop: int, decode: Decode) -> Iterator[_Window | _End]:
+    notes = Notes()
+    windows = _windows(decode(path, notes), hop, notes)
+    return _items(path, windows, notes)
+
+
+def _items(
+    path: pathlib.Path | None, windows: Generator[_Window, None, int], notes: Notes
+) -> Iterator[_Window | _End]:
+    """A recording's windows, and its end."""
+    try:
+        samples = yield from windows
+    except AudioError as error:
+        yield _End(path, error=error)
+    else:
+        yield _End(path, samples, notes.text)
+
+
+def _windows(
+    blocks: Iterable[np.ndarray], hop: int, notes: Notes
+) -> Generator[_Window, None, int]:
+    """Cuts windows of 5 s while blocks arrive; returns the recording's samples.
+
+    A second or more that is left over at the end is judged with what is before it. What
+    is shorter than a window is repeated to fill one.
+    """
+    held, first = np.zeros(0, np.float32), 0  # first: the place of held's first sample
+    start = end = 0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while start + SEGMENT_SAMPLES <= first + len(held):
+            end = start + SEGMENT_SAMPLES
+            yield _Window(start, held[start - first : end - first])
+            start += hop
+        # The last 5 s stay, for the end may come next.
+        passed = max(0, min(start - first, len(held) - SEGMENT_SAMPLES))
+        held, first = held[passed:], first + passed
+    length = first + len(held)
+    if length < SEGMENT_SAMPLES:
+        notes.text = notes.text or "shorter than 5 s, so it was repeated to fill them"
+        yield _Window(0, np.resize(held, SEGMENT_SAMPLES))
+    elif length - end >= _SHORTEST_REST:
+        yield _Window(length - SEGMENT_SAMPLES, held[-SEGMENT_SAMPLES:])
+    return length
+
+
+def _chunks(
+    items: Iterable[_Window | _End], most_windows: int
+) -> Iterator[list[_Window | _End]]:
+    """Lists of items in their order, each with so many windows, the last with fewer."""
+    some, windows = [], 0
+    for item in items:
+        some.append(item)
+        windows += isinstance(item, _Window)
+        if windows == most_windows:
+            yield some
+            some, windows = [], 0
+    if some:
+        yield some
+
+
+@contextlib.contextmanager
+def _in_background(
+    items: Iterable[_Window | _End], ahead: int
+) -> Iterator[Iterator[_Window | _End]]:
+    """Lets another thread go through items, so many ahead of who takes them."""
+    waiting: queue.Queue = queue.Queue(ahead)
+    stopped, ended = threading.Event(), object()
+
+    def put(item: object) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+            put(ended)
+        except Exception as error:  # it is the taker's to deal with
+            put(error)
+
+    def taken() -> Iterator[_Window | _End]:
+        while (item := waiting.get()) is not ended:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=work, name="decode", daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def run(words: Sequence[str]) -> None:
+    """Judges what the words of the command line name, and prints each answer.
+
+    Raises:
+      UserError: there is no such run, nothing to judge, or a flag is off.
+      SystemExit: something could not be judged, of status 1; all else was.
+    """
+    import tqdm
+
+    given = flags.FLAGS
+    if not 0.1 <= given.hop_s < math.inf:
+        raise UserError(f"--hop_s={given.hop_s}: must be 0.1 or more")
+    if not given.workdir:
+        raise UserError("--workdir: name the folder of a trained run")
+    if given.export:
+        _export(load(given.workdir), given.export, words)
+        return
+    paths, failed = listing.expand(words)
+    predictor = load(given.workdir)
+    show = answers.FORMATS[given.format](predictor.labels, given.top, given.timeline)
+    bar = tqdm.tqdm(total=len(paths), desc="predicting", unit="file", disable=None)
+    with bar:
+        for path, found in predictor.files(paths, given.hop_s):
+            if isinstance(found, AudioError):
+                failed += 1
+                bar.write(f"skipped: {found}", file=sys.stderr)
+            for line in show(path, found):
+                bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+            bar.update()
+    if failed:
+        sys.exit(1)
+
+
+def _export(predictor: Predictor, folder: str, words: Sequence[str]) -> None:
+    from mgr_jax import export
+
+    if words:
+        raise UserError(f"{words[0]}: --export judges nothing; leave the paths out")
+    for path in export.export(predictor, pathlib.Path(folder).expanduser()):
+        print(path)
+
+
+def main() -> None:
+    """Defines the flags and runs: the program `python -m mgr_jax.predict`."""
+    flags.DEFINE_string("workdir", "", "Folder of a trained run.")
+    flags.DEFINE_float(
+        "hop_s", SEGMENT_S, "Seconds from one window of 5 s to the next."
+    )
+    flags.DEFINE_integer("top", 3, "Genres to show a file, in a table.", lower_bound=1)
+    flags.DEFINE_bool("timeline", False, "Show each window, too.")
+    flags.DEFINE_enum(
+        "format",
+        "table",
+        list(answers.FORMATS),
+        "table for people; json (an object a line) or csv for programs.",
+    )
+    flags.DEFINE_string(
+        "export",
+        "",
+        "Folder to write the model to: one file that needs jax and numpy alone, its "
+        "labels, and a model card.",
+    )
+    cli.start(run, takes_words=True)
+
+
+if __name__ == "__main__":
+    main()
