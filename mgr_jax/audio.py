@@ -183,14 +183,9 @@ def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise AudioError(f"{shown(path)}: is no file; remove it")
+                raise AudioError(f"{shown(path)}: is no file; leave it out")
             with forward_file()(number, closefd=False) as file:
-                low, high = RATES_HZ
-                if not low <= file.samplerate <= high:
-                    raise AudioError(
-                        f"{shown(path)}: cannot be decoded (it says that it has "
-                        f"{file.samplerate} samples a second)"
-                    )
+                _check_rate(path, file.samplerate)
                 yield file
         finally:
             os.close(number)
@@ -202,6 +197,15 @@ def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
         unknown = reason == "Format not recognised"
         kind = _UnknownFormatError if unknown else AudioError
         raise kind(f"{shown(path)}: cannot be decoded ({reason})") from None
+
+
+def _check_rate(path: pathlib.Path, rate_hz: int) -> None:
+    low, high = RATES_HZ
+    if not low <= rate_hz <= high:
+        raise AudioError(
+            f"{shown(path)}: cannot be decoded (it says that it has {rate_hz} samples "
+            "a second)"
+        )
 
 
 @functools.cache
@@ -273,6 +277,7 @@ def _of_container(
             raise unknown from None
         reason = str(error) or "it holds no samples"
         raise AudioError(f"{shown(path)}: cannot be decoded ({reason})") from None
+    _check_rate(path, rate_hz)
 
     def blocks() -> Iterator[np.ndarray]:
         frames = len(first)
@@ -394,22 +399,20 @@ def read_segments(
 ) -> tuple[Iterable[np.ndarray], Notes]:
     """A file's segments, in bounded memory: `segments(decode(path))` piece by piece.
 
-    Up to ten minutes are decoded before this returns. Of a longer recording, the rest
-    is read to count it, and the segments are then picked from a second reading; where
-    all segments are asked for, they are cut as the rest is decoded, while the caller
-    takes them.
+    Up to ten minutes are decoded and held. A longer recording is read to its end, and
+    the segments are then picked from a second reading; where all segments are asked
+    for, that is done while the caller takes them.
 
     Args:
       path: the file.
       segments_per_track: how many to take; 0 takes all that fit.
 
     Returns:
-      The segments, each (110250,), to be gone through once, and the notes, complete
-      when that is done.
+      The segments, each (110250,), to be gone through once, and the notes.
 
     Raises:
       AudioError: as `decode`. Where all segments of a long recording are asked for,
-        going through them may raise it too.
+        going through them may raise it too, when the file changes meanwhile.
     """
     notes = Notes()
     blocks = stream(path, notes)
@@ -419,9 +422,10 @@ def read_segments(
         if block is None:
             return segments(_joined(held), segments_per_track), notes
         held.append(block)
-    if segments_per_track == 0:
-        return _all_segments(itertools.chain(held, blocks)), notes
+    # Whether it is sound at all is known at its end.
     length = sum(map(len, itertools.chain(held, blocks)))
+    if segments_per_track == 0:
+        return _all_segments(stream(path)), notes
     starts = segment_starts(length, segments_per_track)
     return list(_picked(stream(path), starts)), notes
 

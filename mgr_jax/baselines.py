@@ -15,7 +15,7 @@ import numpy as np
 
 from mgr_jax import config as config_lib
 from mgr_jax import input_pipeline, train, workdir
-from mgr_jax.checkpoints import BEST, Checkpoints
+from mgr_jax.checkpoints import BEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError
 from mgr_jax.input_pipeline import Prepared
 
@@ -51,7 +51,11 @@ def fit(config: Config, folder: pathlib.Path) -> pathlib.Path:
     run_folder = workdir.open_workdir(config)
     prepared = input_pipeline.open_prepared(folder)
     checkpoints = Checkpoints(run_folder)
-    if checkpoints.about(BEST) is None:
+    try:
+        fitted = checkpoints.about(BEST)
+    except DamagedError as error:
+        raise error.remedied from None
+    if fitted is None:
         _fit_and_save(config, prepared, checkpoints)
     else:
         print(f"training had finished: {run_folder}", flush=True)

@@ -27,6 +27,14 @@ _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 class DamagedError(UserError):
     """A checkpoint that cannot be restored; the message names it and says why."""
 
+    @property
+    def remedied(self) -> UserError:
+        """The same with the remedy, where no other checkpoint can stand in."""
+        return UserError(
+            f"{self}; put back a copy of the run's folder, or train it anew with "
+            "--overwrite"
+        )
+
 
 class Checkpoints:
     """The two kinds of checkpoint of a run folder, one of each kept."""
@@ -52,6 +60,8 @@ class Checkpoints:
 
         manager = self._managers[kind]
         if step not in manager.all_steps():
+            # Sums of another checkpoint must not judge this one.
+            self._sums_path(kind).unlink(missing_ok=True)
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
             )
@@ -115,6 +125,7 @@ class Checkpoints:
     def delete(self, kind: str) -> None:
         """Deletes the checkpoints of a kind, so that an earlier step can be saved."""
         manager = self._managers[kind]
+        self._sums_path(kind).unlink(missing_ok=True)
         for step in manager.all_steps():
             manager.delete(step)
 

@@ -5,6 +5,7 @@ line and a status. main, the experiments and the audit call it.
 """
 
 import errno
+import functools
 import logging
 import os
 import signal
@@ -50,12 +51,15 @@ sys.excepthook = _tell_interrupt
 sys.unraisablehook = _tell_ignored
 
 
-def start(body: Callable[..., None], *, takes_words: bool = False) -> None:
+def start(
+    body: Callable[..., None], *, takes_words: bool = False, goes_on: bool = True
+) -> None:
     """Parses the flags that are defined, and runs a program's body.
 
     Args:
       body: called without arguments, or with the list of words.
       takes_words: whether words that are no flags are allowed.
+      goes_on: whether the program goes on where it was interrupted.
 
     The process ends with status 0, 1 after a user's mistake, 2 after a flag that is
     none, or 130 after an interrupt or SIGTERM.
@@ -64,17 +68,25 @@ def start(body: Callable[..., None], *, takes_words: bool = False) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, _interrupt)
-    app.run(lambda argv: _guarded(body, argv[1:], takes_words), flags_parser=_parse)
+    call = functools.partial(_called, body, takes_words)
+    said = INTERRUPTED if goes_on else "interrupted"
+    app.run(lambda argv: _guarded(call, argv[1:], said), flags_parser=_parse)
 
 
-def _guarded(body: Callable[..., None], words: list[str], takes_words: bool) -> None:
+def _called(body: Callable[..., None], takes_words: bool, words: list[str]) -> None:
+    if takes_words:
+        body(words)
+        return
+    if words:
+        raise UserError(f"{words[0]}: flags are written --name=value; see --help")
+    body()
+
+
+def _guarded(
+    call: Callable[[list[str]], None], words: list[str], interrupted: str
+) -> None:
     try:
-        if takes_words:
-            body(words)
-            return
-        if words:
-            raise UserError(f"{words[0]}: flags are written --name=value; see --help")
-        body()
+        call(words)
     except UserError as error:
         _fail(error, status=1)
     except BrokenPipeError:
@@ -87,7 +99,7 @@ def _guarded(body: Callable[..., None], words: list[str], takes_words: bool) -> 
         remedy = "; make room, and the same command goes on" if full else ""
         _fail(f"{where}{error.strerror or error}{remedy}", status=1)
     except KeyboardInterrupt:
-        _fail(INTERRUPTED, status=130)
+        _fail(interrupted, status=130)
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -52,6 +52,22 @@ def shown(path: str | os.PathLike[str]) -> str:
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], as_text(path))
 
 
+def expanded(flag: str, path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path that a user gave, with ~ written out.
+
+    Raises:
+      UserError: it names the home of nobody; the message names the flag, if any.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        given = f"--{flag}={path}" if flag else path
+        raise UserError(
+            f"{given}: ~ is not followed by a user of this machine; write the whole "
+            "path"
+        ) from None
+
+
 def real(path: str | os.PathLike[str]) -> pathlib.Path:
     """A path without links; one that leads to itself stays as it is."""
     return pathlib.Path(os.path.realpath(path))
@@ -144,13 +160,13 @@ class Config:
     def data_path(self) -> pathlib.Path:
         """--data_dir, or its default."""
         default = os.environ.get("MGR_DATA_DIR") or "~/mgr_data"
-        return _expanded("data_dir", self.data_dir or default)
+        return expanded("data_dir", self.data_dir or default)
 
     @property
     def features_path(self) -> pathlib.Path:
         """--features_dir, or its default."""
         if self.features_dir:
-            return _expanded("features_dir", self.features_dir)
+            return expanded("features_dir", self.features_dir)
         return self.data_path / "features"
 
     @property
@@ -166,17 +182,7 @@ class Config:
     @property
     def run_path(self) -> pathlib.Path:
         """--workdir, or its default."""
-        return _expanded("workdir", self.workdir or f"runs/{self.run_name}")
-
-
-def _expanded(flag: str, path: str) -> pathlib.Path:
-    try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(
-            f"--{flag}={path}: ~ is not followed by a user of this machine; write the "
-            "folder's whole path"
-        ) from None
+        return expanded("workdir", self.workdir or f"runs/{self.run_name}")
 
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:

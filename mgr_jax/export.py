@@ -103,8 +103,9 @@ def model_card(predictor: "Predictor") -> str:
     config = predictor.config
     try:
         results = json.loads((config.run_path / RESULTS_FILE).read_text())
-    except (OSError, ValueError):
-        results = {}
+        tested = list(_results(results))
+    except (OSError, ValueError, KeyError, TypeError):
+        results, tested = {}, ["It has not been tested."]
     parts = [
         f"# {config.model} on {config.feature}, trained on {config.dataset}",
         f"Tells {len(predictor.labels)} genres apart by {SEGMENT_S:g} s of music: "
@@ -116,7 +117,7 @@ def model_card(predictor: "Predictor") -> str:
         f"probabilities of the labels in `{FACTS_FILE}`, float32 (windows, "
         f"{len(predictor.labels)}). A recording's are the mean over its windows.",
         "## Results",
-        *(_results(results) if results else ["It has not been tested."]),
+        *tested,
         f"Made by `{_command(predictor)}`",
         "## Limits",
         *_limits(predictor, results),
@@ -164,8 +165,7 @@ def _results(results: Mapping[str, Any]) -> Iterator[str]:
 def _limits(predictor: "Predictor", results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "It knows no other genres than these, and answers with one of them whatever it "
-        "hears, be it speech or silence. Its probabilities are no more certain than "
-        "the intervals above."
+        "hears, be it speech or silence."
     )
     if results.get("protocol_leaks"):
         yield f"The split leaks: {results['protocol_leaks']}."

@@ -108,7 +108,7 @@ def open_prepared(folder: pathlib.Path) -> Prepared:
     except Exception as error:
         raise UserError(
             f"{folder}: its lists are damaged ({_short(error)}); delete {COMMIT_FILE} "
-            "there, and the same command where the audio is writes them again"
+            "there, and --mode=prepare, where the audio is, writes them again"
         ) from None
     _check_size(folder, info)
     return prepared
@@ -124,7 +124,7 @@ def _check_size(folder: pathlib.Path, info: Any) -> None:
         lost = f" ({missing[0].name} is missing)" if missing else ""
         raise UserError(
             f"{folder}: its shards have {found} bytes where {split.num_bytes} were "
-            f"written{lost}; the same command where the audio is makes what is lost "
+            f"written{lost}; --mode=prepare, where the audio is, makes what is lost "
             "again"
         )
 
@@ -385,8 +385,8 @@ def _read(side: Side, dataset: Any) -> Iterator[Any]:
             reason = _damage(file)
             if reason:
                 raise UserError(
-                    f"{file}: {reason}; delete it, and the same command where the "
-                    "audio is makes it again"
+                    f"{file}: {reason}; delete it, and --mode=prepare, where the audio "
+                    "is, makes it again"
                 ) from None
         raise UserError(
             f"{side.files[0]} or another beside it cannot be read "

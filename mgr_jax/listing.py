@@ -4,12 +4,13 @@ Words of a command line enter; paths leave, in a stable order: as given, folders
 name, playlists by line. predict calls `expand`.
 """
 
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
 from mgr_jax import containers
-from mgr_jax.config import UserError, shown, warn
+from mgr_jax.config import UserError, expanded, shown, warn
 from mgr_jax.datasets.folder import EXTENSIONS, audio_files
 
 PLAYLISTS = (".m3u", ".m3u8")
@@ -36,14 +37,15 @@ def expand(words: Sequence[str]) -> tuple[list[pathlib.Path], int]:
     paths: list[pathlib.Path] = []
     failed = 0
     for word in words:
-        path = pathlib.Path(word).expanduser()
-        if path.is_dir():
+        path = expanded("", word)
+        # pathlib's is_dir raises where a name is too long, or a folder is closed.
+        if os.path.isdir(path):
             found, problems = list(_of_folder(path)), 0
         elif path.suffix.lower() in PLAYLISTS:
             found, problems = _of_playlist(path)
         else:
             found, problems = [path], 0
-        if not found:
+        if not found and not problems:
             warn(f"{shown(path)}: holds no audio; name a file, a folder or a playlist")
             problems += 1
         paths += found
@@ -66,7 +68,7 @@ def _of_playlist(playlist: pathlib.Path) -> tuple[list[pathlib.Path], int]:
         lines = _text(playlist.read_bytes()).splitlines()
     except OSError as error:
         warn(f"{shown(playlist)}: cannot be read ({error.strerror})")
-        return [], 0
+        return [], 1
     paths, failed = [], 0
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):

@@ -33,6 +33,7 @@ from mgr_jax import (
     shards,
     workdir,
 )
+from mgr_jax import config as config_lib
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_S, SEGMENT_SAMPLES, AudioError, Notes
 from mgr_jax.config import Config, UserError
 from mgr_jax.features import FEATURES
@@ -217,7 +218,7 @@ def load(run_folder: str | pathlib.Path) -> Predictor:
       UserError: it holds no run, no checkpoint, or one that this version of the program
         cannot compute the feature of.
     """
-    folder = pathlib.Path(run_folder).expanduser().absolute()
+    folder = config_lib.expanded("workdir", run_folder).absolute()
     config = dataclasses.replace(workdir.read_config(folder), workdir=str(folder))
     model = restore.restore(config)
     made_of = model.feature_spec["feature_params"]
@@ -393,7 +394,7 @@ def _export(predictor: Predictor, folder: str, words: Sequence[str]) -> None:
 
     if words:
         raise UserError(f"{words[0]}: --export judges nothing; leave the paths out")
-    for path in export.export(predictor, pathlib.Path(folder).expanduser()):
+    for path in export.export(predictor, config_lib.expanded("export", folder)):
         print(path)
 
 
@@ -417,7 +418,7 @@ def main() -> None:
         "Folder to write the model to: one file that needs jax and numpy alone, its "
         "labels, and a model card.",
     )
-    cli.start(run, takes_words=True)
+    cli.start(run, takes_words=True, goes_on=False)
 
 
 if __name__ == "__main__":

@@ -68,20 +68,22 @@ def prepare(config: Config) -> pathlib.Path:
         return folder
     job = _job(config, folder, tracks)
     spec = _spec(job)
-    if _read_spec(folder) == spec and _is_finished(job):
+    if _read_spec(folder) == spec and _is_finished(job, again=config.overwrite):
         print(f"the features are prepared: {folder}", flush=True)
         return folder
     with _writing_to(folder):
         _check_spec(folder, spec, overwrite=config.overwrite)
         # Another process may have made them while this one waited.
-        if not _is_finished(job):
+        if not _is_finished(job, again=config.overwrite):
             _write_all(job, config.max_skipped)
     return folder
 
 
-def _is_finished(job: Job) -> bool:
+def _is_finished(job: Job, again: bool) -> bool:
+    """Whether all is there; `again`, that nothing was skipped and may be mended now."""
+    is_there = shards.is_done if again else shards.is_whole
     return is_complete(job.folder) and all(
-        shards.is_whole(job, k) for k in range(job.num_shards)
+        is_there(job, k) for k in range(job.num_shards)
     )
 
 

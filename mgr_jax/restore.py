@@ -61,25 +61,24 @@ def restore(config: Config) -> Restored:
     checkpoints = Checkpoints(workdir)
     try:
         about = checkpoints.about(BEST)
+        if about is None:
+            raise UserError(f"{workdir}: holds no checkpoint yet; train it first")
+        check_same_config(config, about)
+        if config.model in BASELINES:
+            model = baselines.restore(checkpoints, about)
+        else:
+            model = _restore_state(config, about, checkpoints)
     except DamagedError as error:
-        raise UserError(
-            f"{error}; put back a copy of the run's folder, or train it anew with "
-            "--overwrite"
-        ) from None
-    if about is None:
-        raise UserError(f"{workdir}: holds no checkpoint yet; train it first")
-    check_same_config(config, about)
+        raise error.remedied from None
     probabilities = None
     if config.model in BASELINES:
-        svm = baselines.restore(checkpoints, about)
-        predict = functools.partial(baselines.predict, svm)
-        parameters = sum(value.size for value in svm.values())
+        predict = functools.partial(baselines.predict, model)
+        parameters = sum(value.size for value in model.values())
     else:
-        state = _restore_state(config, about, checkpoints)
         step = steps.data_parallel(steps.eval_step)
-        predict = functools.partial(steps.probabilities, step, state)
-        probabilities = functools.partial(_probabilities, state)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        predict = functools.partial(steps.probabilities, step, model)
+        probabilities = functools.partial(_probabilities, model)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     progress = _progress(checkpoints, about)
     checkpoints.close()
     devices = jax.local_device_count()

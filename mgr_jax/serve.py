@@ -30,6 +30,7 @@ import numpy as np
 from absl import flags
 
 from mgr_jax import cli, page, predict, workdir
+from mgr_jax import config as config_lib
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_S, AudioError
 from mgr_jax.config import UserError, shown, warn
 from mgr_jax.judge import Stopped, judge
@@ -355,12 +356,20 @@ def _guarded(app: ASGIApp, loopback: bool) -> ASGIApp:
         refused = None
         if loopback and not is_loopback(_hostname(host)):
             refused = "this server answers at 127.0.0.1 and localhost only"
-        elif origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+        elif origin is not None and _site(origin) != host:
             refused = "another site may not use this server; open its own page"
         inner = JSONResponse({"error": refused}, 403) if refused else app
         await inner(scope, receive, with_headers)
 
     return respond
+
+
+def _site(origin: str) -> str:
+    """The host and port of an Origin header; "" where it is none."""
+    try:
+        return urllib.parse.urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _hostname(host: str) -> str:
@@ -477,7 +486,7 @@ def run() -> None:
         raise UserError("--workdir is missing: name the folder of a trained run")
     names = [field.name for field in dataclasses.fields(Limits)]
     limits = Limits(**{name: given[name].value for name in names})
-    serve(pathlib.Path(given.workdir), given.host, given.port, limits)
+    serve(config_lib.expanded("workdir", given.workdir), given.host, given.port, limits)
 
 
 def _define_flags() -> None:
@@ -505,7 +514,7 @@ def _define_flags() -> None:
 def main() -> None:
     """Defines the flags and runs."""
     _define_flags()
-    cli.start(run)
+    cli.start(run, goes_on=False)
 
 
 if __name__ == "__main__":

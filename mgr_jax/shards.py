@@ -285,6 +285,5 @@ def is_whole(job: Job, k: int) -> bool:
 
 def is_done(job: Job, k: int) -> bool:
     """Whether shard k is there; a track that it had to skip may have been mended."""
-    return is_whole(job, k) and not any(
-        row[SKIPPED] for row in read_account(job, k).tracks
-    )
+    account = read_account(job, k)
+    return is_whole(job, k) and not any(row[SKIPPED] for row in account.tracks)

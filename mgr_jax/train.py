@@ -191,7 +191,10 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
         progress = Progress()
     else:
         _check_same_data(run, about)
-        state = run.checkpoints.restore(kind, state)
+        try:
+            state = run.checkpoints.restore(kind, state)
+        except DamagedError as error:
+            raise error.remedied from None
         run.checkpoints.seal(kind)
         progress = Progress(**about["progress"])
         if not progress.finished:
@@ -210,23 +213,29 @@ def _checkpoint_to_go_on_from(run: _Run) -> tuple[str, dict[str, Any] | None]:
     Going on from an earlier epoch ends with the same bits.
 
     Raises:
-      UserError: both are damaged.
+      UserError: there are some, and all are damaged.
     """
+    damage = None
     try:
-        return NEWEST, run.checkpoints.about(NEWEST)
+        about = run.checkpoints.about(NEWEST)
+        if about is not None:
+            return NEWEST, about
     except DamagedError as error:
-        try:
-            about = run.checkpoints.about(BEST)
-        except DamagedError:
-            about = None
-        if about is None:
-            raise UserError(
-                f"{error}, and no other checkpoint is there; put back a copy of the "
-                "run's folder, or start it anew with --overwrite"
-            ) from None
-        config_lib.warn(f"{error}; going back to the best checkpoint")
+        damage = error
+    # A kill may have come between the saves of a first epoch, or after a damaged newest
+    # was deleted.
+    try:
+        about = run.checkpoints.about(BEST)
+    except DamagedError as error:
+        damage, about = damage or error, None
+    if about is None:
+        if damage is None:
+            return NEWEST, None
+        raise damage.remedied
+    if damage is not None:
+        config_lib.warn(f"{damage}; going back to the best checkpoint")
         run.checkpoints.delete(NEWEST)
-        return BEST, about
+    return BEST, about
 
 
 def _check_same_data(run: _Run, about: dict[str, Any]) -> None:

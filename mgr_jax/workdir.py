@@ -92,7 +92,7 @@ def writing(folder: pathlib.Path, flag: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A write names no file; a read that failed does, and says it better itself.
+        # What else went wrong is not about writing.
         if error.errno not in _CANNOT_WRITE:
             raise
         full = error.errno in _FULL
@@ -158,13 +158,15 @@ def read_config(workdir: pathlib.Path) -> Config:
     """
     path = workdir / CONFIG_FILE
     try:
-        return config_lib.from_json(path.read_text())
-    except OSError:
+        return config_lib.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = "is missing" if missing else f"cannot be read: {error.strerror}"
         raise UserError(
-            f"{workdir}: holds no run ({CONFIG_FILE} is missing); name the folder of "
-            "one with --workdir"
+            f"{workdir}: holds no run ({CONFIG_FILE} {reason}); name the folder of one "
+            "with --workdir"
         ) from None
-    except UserError as error:
+    except (UserError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}; name another --workdir") from None
 
 

@@ -118,6 +118,14 @@ def test_after_deleting_the_newest_an_earlier_step_can_be_saved(run):
     assert Checkpoints(run).about(NEWEST) == {"epoch": 1}
 
 
+def test_a_checkpoint_that_is_made_again_is_judged_by_its_own_checksums(run):
+    flip(next((run / "checkpoints" / NEWEST / "7").rglob("d/*")))
+    checkpoints = Checkpoints(run)
+    checkpoints.delete(NEWEST)
+    checkpoints.save(NEWEST, 7, STATE, {"epoch": 2, "train_s": 99})
+    assert Checkpoints(run).about(NEWEST) == {"epoch": 2, "train_s": 99}
+
+
 def test_a_save_that_finds_no_room_leaves_the_one_before_in_force(run):
     """The longest file that the process may write stands in for a full disk."""
     script = (

@@ -92,6 +92,19 @@ def test_a_file_that_was_cut_off_is_told(tmp_path):
         audio.decode(tmp_path / "a.m4a")
 
 
+@pytest.mark.parametrize("rate_hz", [0, 1, 10**9])
+def test_an_absurd_rate_is_refused_before_anything_is_resampled(
+    tmp_path, monkeypatch, rate_hz
+):
+    """A few bytes at 1 Hz would fill the memory at 22 050 Hz."""
+    path = tmp_path / "a.m4a"
+    path.write_text("no audio")
+    blocks = [(rate_hz, np.ones(1_000_000, np.float32))]
+    monkeypatch.setattr(containers, "mono_blocks", lambda path: iter(blocks))
+    with pytest.raises(AudioError, match=f"has {rate_hz} samples a second"):
+        audio.decode(path)
+
+
 def test_a_film_without_sound_is_told(tmp_path):
     path = tmp_path / "silent.mp4"
     with av.open(str(path), "w") as container:

@@ -198,7 +198,7 @@ def test_a_bit_that_fell_over_in_a_shard_is_noticed(copy, assignment, position):
         with pytest.raises(UserError, match="a checksum in it does not fit") as error:
             read()
         assert str(error.value).startswith(f"{shard}: ")
-        assert "delete it, and the same command" in str(error.value)
+        assert "delete it, and --mode=prepare" in str(error.value)
 
 
 def test_a_shard_that_goes_away_while_it_is_read_is_named(copy, assignment):

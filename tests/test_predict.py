@@ -385,6 +385,18 @@ def test_addresses_and_missing_files_of_a_playlist_are_told(run, tmp_path):
     assert len(done.stdout.splitlines()) == 1
 
 
+def test_a_word_that_names_nothing_takes_nothing_from_the_others(run, tmp_path):
+    good = write(tmp_path / "good.wav")
+    words = ["x" * 300 + ".mp3", tmp_path / "gone.m3u", good]
+    done = program(run, *words, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert line.endswith(str(good))
+    assert "File name too long" in done.stderr
+    assert done.stderr.count("gone.m3u") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_a_pipe_that_is_closed_ends_it_quietly(run, tmp_path):
     for k in range(3):
         write(tmp_path / f"{k}.wav")
@@ -411,6 +423,8 @@ def test_a_pipe_that_is_closed_ends_it_quietly(run, tmp_path):
         (["empty"], "holds no audio"),
         (["list.m3u"], "list.m3u: cannot be read (No such file"),
         (["--export=out", "x.wav"], "--export judges nothing"),
+        (["--workdir=~nobody_here/run", "x.wav"], "user of this machine"),
+        (["~nobody_here/x.wav"], "user of this machine"),
     ],
 )
 def test_a_mistake_gets_a_line_that_says_what_to_do(run, tmp_path, words, told):

@@ -109,6 +109,35 @@ def test_a_mended_file_is_read_again(own_music, tmp_path):
     assert set(input_pipeline.open_prepared(folder).segment_counts.values()) == {2}
 
 
+def test_a_file_that_was_mended_at_its_size_is_read_again_when_told(
+    own_music, tmp_path
+):
+    path = own_music / "a tones" / "track 1.wav"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    config = config_for(own_music, tmp_path / "f", max_skipped=0.2)
+    folder = prepare.prepare(config)
+    path.write_bytes(whole)
+    prepare.prepare(config)
+    assert list(listed(folder / "skipped.csv")) == ["a tones/track 1.wav"]
+    prepare.prepare(dataclasses.replace(config, overwrite=True))
+    assert listed(folder / "skipped.csv") == {}
+    assert set(input_pipeline.open_prepared(folder).segment_counts.values()) == {2}
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_silence_is_skipped_however_long_it_is(own_music, tmp_path, monkeypatch, count):
+    path = own_music / "a tones" / "track 1.wav"
+    soundfile.write(path, np.zeros(40 * 22_050), 22_050)
+    monkeypatch.setattr(audio, "_HELD_SAMPLES", 6 * 22_050)
+    config = config_for(
+        own_music, tmp_path / "f", max_skipped=0.2, segments_per_track=count
+    )
+    folder = prepare.prepare(config)
+    (reason,) = listed(folder / "skipped.csv").values()
+    assert reason.endswith("holds nothing but silence")
+
+
 def test_an_interrupted_overwrite_keeps_no_shard_of_before(own_music, tmp_path):
     config = config_for(own_music, tmp_path / "f")
     folder = prepare.prepare(config)
@@ -245,7 +274,7 @@ def test_a_folder_of_bad_files_is_prepared_and_none_passes_as_good(own_music, tm
         "text.mp3": "cannot be decoded (Format not recognised)",
         "loop.wav": "cannot be read (Too many levels of symbolic links)",
         "gone.wav": "cannot be read (No such file or directory)",
-        "fifo.wav": "is no file; remove it",
+        "fifo.wav": "is no file; leave it out",
         "nan.wav": "holds samples that are not finite (NaN or infinity)",
         "one.wav": "holds nothing but silence",
         "silence.wav": "holds nothing but silence",
@@ -308,18 +337,25 @@ def test_a_long_recording_is_prepared_as_any_other(
 def test_a_recording_that_breaks_off_while_it_is_cut_counts_what_it_gave(
     own_music, tmp_path, monkeypatch
 ):
-    """Where all segments of a long recording are taken, its end is read last."""
+    """All segments of a long recording are taken from a second reading."""
     path = own_music / "a tones" / "track 0.wav"
-    samples = tone(440, 22)
-    samples[-1_000] = np.nan
-    soundfile.write(path, samples, 22_050, subtype="FLOAT")
-    monkeypatch.setattr(audio, "_HELD_SAMPLES", 6 * 22_050)
+    soundfile.write(path, tone(440, 22), 22_050)
+    monkeypatch.setattr(audio, "_HELD_SAMPLES", 12 * 22_050)
+    all_segments = audio._all_segments
+
+    def break_off(blocks):
+        for number, segment in enumerate(all_segments(blocks)):
+            if number == 2:
+                raise audio.AudioError(f"{path}: vanished")
+            yield segment
+
+    monkeypatch.setattr(audio, "_all_segments", break_off)
     config = config_for(own_music, tmp_path / "f", segments_per_track=0)
     folder = prepare.prepare(config)
     counts = input_pipeline.open_prepared(folder).segment_counts
-    assert counts["a tones/track 0.wav"] == 4
+    assert counts["a tones/track 0.wav"] == 2
     (note,) = listed(folder / "notes.csv").values()
-    assert "not finite" in note
+    assert "vanished" in note
     sides = {name: ("train",) * count for name, count in counts.items()}
     side = input_pipeline.load_side(
         input_pipeline.open_prepared(folder), Assignment(sides), "train"

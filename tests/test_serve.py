@@ -253,6 +253,7 @@ def test_what_cannot_be_judged_gets_one_sentence(server, body, asked, status, sa
         ({"Host": "[::1]:8000"}, 200),
         ({"Origin": "http://music.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://localhost:1", "Host": "localhost:2"}, 403),
         ({"Origin": "http://localhost:1", "Host": "localhost:1"}, 200),
     ],

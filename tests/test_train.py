@@ -213,12 +213,39 @@ def test_a_damaged_newest_checkpoint_is_made_again_from_the_best(
     assert_same_run(workdir, whole_run)
 
 
+def test_a_finished_runs_damaged_newest_is_made_again_once(
+    config, folder, whole_run, monkeypatch, capsys
+):
+    """Also where a kill comes after it was deleted, and before it is there again."""
+    # The best is an earlier one.
+    losses = iter([0.5, 0.4, 0.6, 0.7] * 2)
+    validate = {"validation_accuracy": 0.5}
+    monkeypatch.setattr(
+        train, "_validate", lambda *_: validate | {"validation_loss": next(losses)}
+    )
+    workdir = train.train(config, folder)
+    before = history(workdir)
+    damage(workdir, NEWEST)
+    losses = iter([0.6, 0.7] * 2)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        interrupt_at(patched, 12, kill)
+        train.train(config, folder)
+    assert "going back to the best checkpoint" in capsys.readouterr().err
+    train.train(config, folder)
+    said = capsys.readouterr()
+    assert "going on after epoch 2" in said.out
+    assert history(workdir) == before
+    train.train(config, folder)
+    said = capsys.readouterr()
+    assert "training had finished" in said.out and "damaged" not in said.err
+
+
 def test_without_a_whole_checkpoint_nothing_is_trained_over(config, folder):
     workdir = train.train(config, folder)
     before = history(workdir)
     for kind in (NEWEST, BEST):
         damage(workdir, kind)
-    with pytest.raises(UserError, match=r"is damaged, and no other.*--overwrite"):
+    with pytest.raises(UserError, match=r"is damaged; put back a copy.*--overwrite"):
         train.train(config, folder)
     assert history(workdir) == before
     train.train(dataclasses.replace(config, overwrite=True), folder)

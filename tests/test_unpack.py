@@ -149,6 +149,11 @@ def test_a_name_that_leads_elsewhere_ends_it(tmp_path, kind, name):
     assert repr(name) in message
 
 
+def test_a_name_that_no_disk_takes_ends_it(tmp_path):
+    name = f"genres/blues/{'x' * 300}.wav"
+    assert "too long for a file" in refusal(tmp_path, tar_of({name: b"x"}))
+
+
 def test_a_name_with_a_nul_ends_it(tmp_path):
     data = zip_of(FILES | {"genres/a#../../b.wav": b"x"}).replace(b"a#..", b"a\0..")
     assert "not safe" in refusal(tmp_path, data)

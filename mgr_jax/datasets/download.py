@@ -135,7 +135,7 @@ def _given(
     """
     given: dict[Archive, pathlib.Path] = {}
     for text in from_files:
-        path = pathlib.Path(text).expanduser().absolute()
+        path = config_lib.expanded("from_file", text).absolute()
         archive = _recognised(wanted, path, f"--from_file={text}")
         if archive in given:
             raise UserError(

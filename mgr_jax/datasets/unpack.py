@@ -8,12 +8,15 @@ files to where they belong once all are there.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 import shutil
 from collections.abc import Iterable
 
 from mgr_jax.datasets.members import ArchiveError, Member, members
+
+_LONGEST_NAME = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +144,8 @@ def _safe_parts(member: Member) -> list[str]:
         fault = "a name that is no relative path"
     elif name.startswith("/") or ".." in parts:
         fault = "a name that leads out of the folder"
+    elif any(len(os.fsencode(part)) > _LONGEST_NAME for part in parts):
+        fault = "a name that is too long for a file"
     if fault:
         raise ArchiveError(f"its member {name!r} is not safe: {fault}")
     return parts

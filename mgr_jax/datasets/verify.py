@@ -168,7 +168,7 @@ def write_csv(found: Findings, path: pathlib.Path) -> None:
 def _save(found: Findings, wanted: str) -> str:
     """Writes the CSV to --csv or to its own place, and returns a line that says so."""
     own = found.config.features_path / dataset_key(found.config) / CSV_NAME
-    path = pathlib.Path(wanted).expanduser() if wanted else own
+    path = config_lib.expanded("csv", wanted) if wanted else own
     try:
         if not wanted:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def main() -> None:
     # They are this program's own, for --help.
     for name in (*_FLAGS, "csv"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    cli.start(run)
+    cli.start(run, goes_on=False)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,15 @@ function remove(card) {
 async function work() {
   if (working) return;
   working = true;
-  while (queue.length) await judge(queue.shift());
+  while (queue.length) {
+    const card = queue.shift();
+    try {
+      await judge(card);
+    } catch (error) {
+      console.error(error);
+      refuse(card, { error: "the page made a mistake; load it anew", again: true });
+    }
+  }
   working = false;
 }
 
