@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,6 +81,24 @@ class Checkpoints:
         if step is not None and self._sums_step(kind) != step:
             sums = {"step": step, "sha256": _checksums(self._folder(kind, step))}
             replace_text(self._sums_path(kind), json.dumps(sums, indent=1) + "\n")
+
+    def mend(self) -> None:
+        """Does what a kill within or after a save left undone, for who goes on saving.
+
+        Saves that were begun, and checkpoints that others took the place of, are
+        deleted; there may be half of either.
+
+        Raises:
+          OSError: the folder cannot be written.
+        """
+        for kind, manager in self._managers.items():
+            for begun in (self._root / kind).glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(begun)
+            for step in sorted(manager.all_steps())[:-1]:
+                manager.delete(step)
+            # Checksums that cannot be read are damage, of which `about` tells.
+            if not self._sums_path(kind).exists():
+                self.seal(kind)
 
     def about(self, kind: str) -> dict[str, Any] | None:
         """What was saved beside the state, None where there is no checkpoint.

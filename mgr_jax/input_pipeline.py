@@ -45,8 +45,15 @@ def prepared_folder(config: Config) -> pathlib.Path:
 
 
 def is_complete(folder: pathlib.Path) -> bool:
-    """Whether the folder was prepared to its end: its metadata is written last."""
-    return (folder / COMMIT_FILE).is_file()
+    """Whether the folder was prepared to its end: its metadata is written last.
+
+    TFDS writes it in place, so a kill can leave half of it.
+    """
+    try:
+        json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

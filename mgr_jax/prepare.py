@@ -224,6 +224,8 @@ def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:
             "or allow a larger share with --max_skipped"
         )
     counts = {row["track"]: row["segments"] for row in rows}
+    # A folder that lost a shard is finished until here; a kill must not leave it so.
+    (job.folder / COMMIT_FILE).unlink(missing_ok=True)
     write_tracks(job.folder / TRACKS_FILE, job.tracks, counts)
 
     lengths = [sum(row["segments"] for row in account.tracks) for account in accounts]

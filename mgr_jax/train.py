@@ -195,7 +195,6 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
             state = run.checkpoints.restore(kind, state)
         except DamagedError as error:
             raise error.remedied from None
-        run.checkpoints.seal(kind)
         progress = Progress(**about["progress"])
         if not progress.finished:
             print(
@@ -203,6 +202,7 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
                 + (f", batch {progress.batch}" if progress.batch else ""),
                 flush=True,
             )
+    run.checkpoints.mend()
     _write_metrics(run, progress)
     return state, progress
 

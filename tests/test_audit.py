@@ -207,7 +207,7 @@ def test_segments_are_assumed_until_features_of_these_tracks_are_prepared(tmp_pa
     write_list(prepared / TRACKS_FILE, KNOWN, known)
     # Not finished, they may not count.
     assert audit.count_segments(config, KNOWN)[0] == counts
-    (prepared / COMMIT_FILE).touch()
+    (prepared / COMMIT_FILE).write_text("{}")
     found, line = audit.count_segments(config, KNOWN)
     assert found == known
     assert str(prepared) in line

@@ -111,6 +111,18 @@ def test_a_checkpoint_that_was_never_finished_does_not_count(run):
     assert Checkpoints(run).about(NEWEST) == {"epoch": 3}
 
 
+def test_what_a_kill_left_of_saves_is_cleared_away(run):
+    """Begun saves, and a step that the next one has taken the place of."""
+    newest = run / "checkpoints" / NEWEST
+    shutil.copytree(newest / "7", newest / "9.orbax-checkpoint-tmp")
+    shutil.copytree(newest / "7", newest / "6")
+    (run / "checkpoints" / f"{NEWEST}.json").unlink()
+    Checkpoints(run).mend()
+    assert [path.name for path in newest.iterdir()] == ["7"]
+    assert Checkpoints(run).about(NEWEST) == {"epoch": 2}
+    assert (run / "checkpoints" / f"{NEWEST}.json").exists()
+
+
 def test_after_deleting_the_newest_an_earlier_step_can_be_saved(run):
     checkpoints = Checkpoints(run)
     checkpoints.delete(NEWEST)

@@ -397,7 +397,7 @@ def record_shards(monkeypatch) -> list[int]:
     return written
 
 
-@pytest.mark.parametrize("name", ["tracks.csv", "features.json", "dataset_info.json"])
+@pytest.mark.parametrize("name", ["tracks.csv", "features.json"])
 def test_damaged_lists_are_written_again_as_the_message_says(
     prepared, music_folder, tmp_path, monkeypatch, name
 ):
@@ -412,6 +412,42 @@ def test_damaged_lists_are_written_again_as_the_message_says(
     made = record_shards(monkeypatch)
     prepare.prepare(config)
     assert made == []
+    assert contents(folder) == contents(prepared)
+
+
+@pytest.mark.parametrize("left", ["", "{"])
+def test_a_kill_while_the_commit_is_written_leaves_no_finished_folder(
+    prepared, music_folder, tmp_path, monkeypatch, left
+):
+    """TFDS writes it in place: a kill can leave it empty, or half of it."""
+    config = config_for(music_folder, tmp_path)
+    folder = input_pipeline.prepared_folder(config)
+    shutil.copytree(prepared, folder)
+    (folder / "dataset_info.json").write_text(left)
+    assert not input_pipeline.is_complete(folder)
+    made = record_shards(monkeypatch)
+    prepare.prepare(config)
+    assert made == []
+    assert contents(folder) == contents(prepared)
+
+
+def test_a_kill_while_a_lost_shard_is_committed_leaves_no_finished_folder(
+    prepared, music_folder, tmp_path, monkeypatch
+):
+    config = config_for(music_folder, tmp_path)
+    folder = input_pipeline.prepared_folder(config)
+    shutil.copytree(prepared, folder)
+    next(folder.glob("*.tfrecord-00002-*")).unlink()
+
+    def die_within(path, *_):
+        path.write_text("")
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(prepare, "write_tracks", die_within)
+        prepare.prepare(config)
+    assert not input_pipeline.is_complete(folder)
+    prepare.prepare(config)
     assert contents(folder) == contents(prepared)
 
 
