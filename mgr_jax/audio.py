@@ -267,7 +267,7 @@ def _of_container(
         if not is_expected:
             raise unknown
         raise AudioError(
-            f"{unknown}; pip install 'mgr_jax[av]' lets such files be read"
+            f"{unknown}; pip install 'av>=15' lets such files be read"
         )
     parts = containers.mono_blocks(path)
     try:

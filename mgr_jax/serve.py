@@ -36,7 +36,7 @@ from mgr_jax.config import UserError, shown, warn
 from mgr_jax.judge import Stopped, judge
 from mgr_jax.predict import Predictor
 
-_NEEDS = "the page needs starlette and uvicorn: pip install 'mgr_jax[serve]'"
+_NEEDS = "the page needs starlette and uvicorn: pip install starlette uvicorn"
 try:
     import uvicorn
     from starlette.applications import Starlette

@@ -119,7 +119,7 @@ def test_a_film_without_sound_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, told", [("a.m4a", r"pip install 'mgr_jax\[av\]'"), ("a.mp3", "recognised")]
+    "name, told", [("a.m4a", "pip install 'av>=15'"), ("a.mp3", "recognised")]
 )
 def test_without_pyav_the_message_names_it_where_it_would_help(
     tmp_path, monkeypatch, name, told

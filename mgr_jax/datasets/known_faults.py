@@ -4,9 +4,7 @@
 has. A track id is that of gtzan.py and fma.py, or, in the merged data set, the same
 after its source.
 
-Sources:
-  GTZAN: what users of its copies in .wav report.
-  FMA: the list of bad clips that its authors keep (https://github.com/mdeff/fma/wiki).
+Source: what users of the two data sets report, of GTZAN's those of its copies in .wav.
 """
 
 _NO_AUDIO = "holds no audio in fma_small as published"
