@@ -179,24 +179,38 @@ def converted(samples: np.ndarray, sample_rate_hz: float) -> np.ndarray:
 def _opened(path: pathlib.Path) -> Iterator["soundfile.SoundFile"]:
     """The file, open; what goes wrong with it inside is an AudioError."""
     try:
-        # A FIFO would make this wait for its other end.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise AudioError(f"{shown(path)}: is no file; leave it out")
-            with forward_file()(number, closefd=False) as file:
-                _check_rate(path, file.samplerate)
-                yield file
-        finally:
-            os.close(number)
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or error or "not enough memory"
-        raise AudioError(f"{shown(path)}: cannot be read ({reason})") from None
+        with (
+            descriptor(path) as number,
+            forward_file()(number, closefd=False) as file,
+        ):
+            _check_rate(path, file.samplerate)
+            yield file
     except (RuntimeError, ValueError, TypeError) as error:
         reason = _reason(error)
         unknown = reason == "Format not recognised"
         kind = _UnknownFormatError if unknown else AudioError
         raise kind(f"{shown(path)}: cannot be decoded ({reason})") from None
+
+
+@contextlib.contextmanager
+def descriptor(path: pathlib.Path) -> Iterator[int]:
+    """The number of a file that is open for reading.
+
+    Raises:
+      AudioError: it cannot be read, or is no file.
+    """
+    try:
+        # A FIFO would make this wait for its other end.
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise AudioError(f"{shown(path)}: is no file; leave it out")
+            yield number
+        finally:
+            os.close(number)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error or "not enough memory"
+        raise AudioError(f"{shown(path)}: cannot be read ({reason})") from None
 
 
 def _check_rate(path: pathlib.Path, rate_hz: int) -> None:
@@ -266,9 +280,7 @@ def _of_container(
     if not containers.is_available():
         if not is_expected:
             raise unknown
-        raise AudioError(
-            f"{unknown}; pip install 'av>=15' lets such files be read"
-        )
+        raise AudioError(f"{unknown}; pip install 'av>=15' lets such files be read")
     parts = containers.mono_blocks(path)
     try:
         rate_hz, first = next(parts)

@@ -4,7 +4,6 @@ A program's body enters; its flags are parsed, and a user's mistake ends it with
 line and a status. main, the experiments and the audit call it.
 """
 
-import errno
 import functools
 import logging
 import os
@@ -23,7 +22,7 @@ os.environ.setdefault("KERAS_HOME", os.path.expanduser("~/.cache/keras"))
 from absl import app, flags
 from absl import logging as absl_logging
 
-from mgr_jax.config import UserError
+from mgr_jax.config import UserError, is_disk_full
 
 INTERRUPTED = "interrupted; the same command goes on"
 
@@ -95,7 +94,7 @@ def _guarded(
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = is_disk_full(error)
         remedy = "; make room, and the same command goes on" if full else ""
         _fail(f"{where}{error.strerror or error}{remedy}", status=1)
     except KeyboardInterrupt:

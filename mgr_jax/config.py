@@ -4,8 +4,10 @@ Flags or a run folder's config.json enter; a checked `Config` leaves, which ever
 module takes. It imports nothing of the package, so that everything may import it.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import errno
 import json
 import math
 import os
@@ -13,7 +15,7 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
@@ -27,19 +29,35 @@ class UserError(Exception):
     """A mistake that one line explains; main prints that line without a traceback."""
 
 
-def replace_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole: a reader, or a kill, finds the old text or the new.
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a path to write to, whose file then takes the place of `path`, whole.
+
+    A reader, or a kill, finds what was there before or what is there now.
 
     Raises:
-      OSError: it cannot be written; the error names the path, and the old text stays.
+      OSError: it cannot be written; the error names `path`, whose file stays.
     """
     scratch = path.with_name(f".writing-{path.name}")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        yield scratch
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file whole; see `replacing`."""
+    with replacing(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write found no room: on the disk, in the user's share, or in a file."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def as_text(path: str | os.PathLike[str]) -> str:

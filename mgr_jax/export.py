@@ -65,9 +65,8 @@ def export(predictor: "Predictor", folder: pathlib.Path) -> list[pathlib.Path]:
     facts = json.dumps(_facts(predictor), indent=2, ensure_ascii=False) + "\n"
     with writing(folder, "--export"):
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f".writing-{MODEL_FILE}"
-        scratch.write_bytes(artifact)
-        scratch.replace(folder / MODEL_FILE)
+        with config_lib.replacing(folder / MODEL_FILE) as scratch:
+            scratch.write_bytes(artifact)
         replace_text(folder / FACTS_FILE, facts)
         replace_text(folder / CARD_FILE, model_card(predictor))
     return [folder / name for name in (MODEL_FILE, FACTS_FILE, CARD_FILE)]

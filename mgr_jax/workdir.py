@@ -31,11 +31,9 @@ _CONTENTS = (
     CONFIG_FILE,
 )
 
-# The disk, the user's share of it, or the longest file that is allowed.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_WRITE = (
-    *_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
-    errno.EISDIR, errno.EIO, errno.ENAMETOOLONG,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.EIO, errno.ENAMETOOLONG,
 )  # fmt: skip
 
 # What may change between the command that began a run and one that goes on with it.
@@ -93,9 +91,9 @@ def writing(folder: pathlib.Path, flag: str) -> Iterator[None]:
         yield
     except OSError as error:
         # What else went wrong is not about writing.
-        if error.errno not in _CANNOT_WRITE:
+        full = config_lib.is_disk_full(error)
+        if not full and error.errno not in _CANNOT_WRITE:
             raise
-        full = error.errno in _FULL
         go_on = "make room, and the same command goes on; or " if full else ""
         raise UserError(
             f"{folder}: cannot be written ({error.strerror}); {go_on}name another "

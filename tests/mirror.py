@@ -12,6 +12,7 @@ import struct
 import tarfile
 import threading
 import zipfile
+from collections.abc import Iterable
 
 import numpy as np
 import soundfile
@@ -204,13 +205,20 @@ def genre_files(tracks: int = 3, seed: int = 0) -> dict[str, bytes]:
     }
 
 
-def tar_of(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+def tar_of(
+    files: dict[str, bytes],
+    mode: str = "w:gz",
+    members: Iterable[tarfile.TarInfo] = (),
+) -> bytes:
+    """A tar of files, and then of members that are of zeros."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+        for info in members:
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
     return out.getvalue()
 
 

@@ -121,18 +121,22 @@ def make_room(folder: pathlib.Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
 
 
+def ends_for_want_of_room(done, disk: pathlib.Path) -> None:
+    """The program ended with one line that names the disk and the remedy."""
+    assert done.returncode == 1
+    line = one_line(done.stderr)
+    assert line.startswith(f"error: {disk}"), line
+    assert "No space left on device" in line
+    assert "make room, and the same command goes on" in line
+
+
 @pytest.mark.parametrize("kilobytes", [12, 100])
 def test_a_disk_that_is_full_while_it_prepares_is_one_line_and_loses_nothing(
     program, music_folder, whole, small_disk, kilobytes
 ):
     disk = small_disk(kilobytes)
     command = flags(music_folder, disk, "--mode=prepare")
-    done = program(*command)
-    assert done.returncode == 1
-    line = one_line(done.stderr)
-    assert line.startswith(f"error: {disk}"), line
-    assert "No space left on device" in line
-    assert "make room, and the same command goes on" in line
+    ends_for_want_of_room(program(*command), disk)
     kept = {path: path.stat().st_mtime_ns for path in disk.rglob("*.tfrecord-*")}
     make_room(disk)
     done = program(*command)
@@ -150,12 +154,7 @@ def test_a_disk_that_is_full_while_it_trains_is_one_line_and_loses_nothing(
     shutil.copytree(whole / "features", tmp_path / "features")
     disk = small_disk(kilobytes)
     command = flags(music_folder, tmp_path, f"--workdir={disk / 'run'}")
-    done = program(*command)
-    assert done.returncode == 1
-    line = one_line(done.stderr)
-    assert line.startswith(f"error: {disk}"), line
-    assert "No space left on device" in line
-    assert "make room, and the same command goes on" in line
+    ends_for_want_of_room(program(*command), disk)
     make_room(disk)
     done = program(*command)
     assert done.returncode == 0, done.stderr

@@ -56,17 +56,9 @@ def refusal(tmp_path, data, **bounds):
     return str(info.value)
 
 
-def tar_with(*infos, files=FILES, mode="w:gz"):
+def tar_with(*infos, files=FILES):
     """A tar of good files, and then of members that are given."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-        for info in infos:
-            tar.addfile(info, io.BytesIO(bytes(info.size)))
-    return out.getvalue()
+    return tar_of(files, members=infos)
 
 
 def member(name, kind=tarfile.REGTYPE, link="", size=0):

@@ -26,7 +26,6 @@ from mgr_jax.datasets.transfer import MirrorError
 from mgr_jax.datasets.unpack import Unpacked
 
 _DATASETS = ("gtzan", "fma")
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _NOT_FETCHED = {
     "synth": "is rendered by the program and needs no download",
@@ -84,7 +83,7 @@ def download(
     given = _given(wanted, wishes.from_files)
     data_path = config.data_path.absolute()
     folder = data_path / present.DOWNLOADS_FOLDER
-    with _held(folder), _disk_told(data_path):
+    with _writing_to(folder):
         there = {} if config.overwrite else present.present(config, wanted)
         missing = [archive for archive in wanted if archive not in there]
         for archive, where in there.items():
@@ -184,41 +183,27 @@ def _recognised(wanted: Sequence[Archive], path: pathlib.Path, flag: str) -> Arc
 
 
 @contextlib.contextmanager
-def _held(folder: pathlib.Path) -> Iterator[None]:
+def _writing_to(folder: pathlib.Path) -> Iterator[None]:
     """Makes the folder of downloads, and holds it: two runs would spoil each other's.
 
     Raises:
-      UserError: --data_dir cannot be written.
+      UserError: --data_dir, or its disk, cannot be written, or is in fact two disks.
     """
-    with contextlib.ExitStack() as stack:
+    data_path = folder.parent
+    with (
+        workdir.writing(data_path, "--data_dir"),
+        workdir.held(folder, "downloads into"),
+    ):
+        folder.mkdir(exist_ok=True)
         try:
-            stack.enter_context(workdir.held(folder, "downloads into"))
-            folder.mkdir(exist_ok=True)
+            yield
         except OSError as error:
-            raise UserError(
-                f"--data_dir={folder.parent}: cannot be written "
-                f"({error.strerror or error}); name another"
-            ) from None
-        yield
-
-
-@contextlib.contextmanager
-def _disk_told(data_path: pathlib.Path) -> Iterator[None]:
-    """Says in one line that the disk is full, or that the folder is on two disks."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise UserError(
-                f"--data_dir={data_path}: the disk is full; what was fetched is kept, "
-                "so make room, and the same command goes on"
-            ) from None
-        if error.errno == errno.EXDEV:
+            if error.errno != errno.EXDEV:
+                raise
             raise UserError(
                 f"{error.filename2 or data_path}: lies on another disk than --data_dir="
                 f"{data_path}, by a link; name a folder of that disk with --data_dir"
             ) from None
-        raise
 
 
 def _check_room(

@@ -9,7 +9,6 @@ import hashlib
 import math
 import os
 import pathlib
-import stat
 import threading
 
 import numpy as np
@@ -162,24 +161,15 @@ def _measure_file(
       is wrong is not said here: audio.stream says it.
     """
     try:
-        # As audio does it: a FIFO would make this wait for its other end.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
+        with audio.descriptor(path) as number:
+            found.num_bytes = os.fstat(number).st_size
+            found.sha256 = _hash(number, stop)
+            with audio.forward_file()(number, closefd=False) as file:
+                found.rate_hz, found.channels = file.samplerate, file.channels
+                found.format = f"{file.format} {file.subtype}"
+                return _measure_samples(file, found, stop)
+    except (AudioError, RuntimeError, ValueError, TypeError):
         return None
-    try:
-        facts = os.fstat(number)
-        if not stat.S_ISREG(facts.st_mode):
-            return None
-        found.num_bytes = facts.st_size
-        found.sha256 = _hash(number, stop)
-        with audio.forward_file()(number, closefd=False) as file:
-            found.rate_hz, found.channels = file.samplerate, file.channels
-            found.format = f"{file.format} {file.subtype}"
-            return _measure_samples(file, found, stop)
-    except (OSError, RuntimeError, ValueError, TypeError):
-        return None
-    finally:
-        os.close(number)
 
 
 def _hash(number: int, stop: threading.Event) -> str:

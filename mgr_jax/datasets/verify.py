@@ -150,19 +150,11 @@ def write_csv(found: Findings, path: pathlib.Path) -> None:
       OSError: it cannot be written.
     """
     rows = list(findings.columns(found))
-    scratch = path.with_name(f".writing-{path.name}")
-    try:
-        with scratch.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        scratch.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise
+    text = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with config_lib.replacing(path) as scratch, scratch.open("w", **text) as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _save(found: Findings, wanted: str) -> str:
