@@ -4,20 +4,17 @@
 
 A run's folder and samples, or paths, enter; a `Prediction` a recording leaves. All
 that the model needs comes from the run: feature, sample rate, labels, normalisation.
-Audio is decoded and cut into windows while it is judged, windows of several files share
-a batch, and no recording is held as a whole.
+Audio is decoded and cut into windows while it is judged, and windows of several files
+share a batch.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import pathlib
-import queue
 import sys
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -31,22 +28,18 @@ from mgr_jax import (
     listing,
     restore,
     shards,
+    windows,
     workdir,
 )
 from mgr_jax import config as config_lib
-from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_S, SEGMENT_SAMPLES, AudioError, Notes
+from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_S, AudioError
 from mgr_jax.config import Config, UserError
 from mgr_jax.features import FEATURES
 from mgr_jax.restore import Restored
-
-# What is left over at the end gets a window of its own from this length on.
-_SHORTEST_REST = SAMPLE_RATE_HZ
+from mgr_jax.windows import Window
 
 # Windows that are decoded while others are judged.
 _AHEAD = 4 * shards.FEATURE_BATCH
-
-# (path, notes) to blocks of samples, as `audio.stream`.
-Decode = Callable[[pathlib.Path, Notes], Iterable[np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,16 +113,15 @@ class Predictor:
             is none.
         """
         mono = audio.converted(samples, sample_rate_hz)
-        notes = Notes()
-        windows = _windows([mono], _hop_samples(hop_s), notes)
-        ((_, found),) = self._judged(_items(None, windows, notes))
+        stream = windows.of_samples(mono, windows.hop_samples(hop_s))
+        ((_, found),) = self._judged(stream)
         return found
 
     def files(
         self,
         paths: Iterable[pathlib.Path],
         hop_s: float = SEGMENT_S,
-        decode: Decode = audio.stream,
+        decode: windows.Decode = audio.stream,
     ) -> Iterator[tuple[pathlib.Path, Prediction | AudioError]]:
         """Judges files, each as soon as it and the ones before it are done.
 
@@ -144,18 +136,18 @@ class Predictor:
         Raises:
           ValueError: the hop is none.
         """
-        hop = _hop_samples(hop_s)
+        hop = windows.hop_samples(hop_s)
         items = itertools.chain.from_iterable(
-            _of_file(path, hop, decode) for path in paths
+            windows.of_file(path, hop, decode) for path in paths
         )
-        with _in_background(items, _AHEAD) as stream:
+        with windows.in_background(items, _AHEAD) as stream:
             yield from self._judged(stream)
 
     def file(
         self,
         path: str | pathlib.Path,
         hop_s: float = SEGMENT_S,
-        decode: Decode = audio.stream,
+        decode: windows.Decode = audio.stream,
     ) -> Prediction:
         """Judges a file; see `files`.
 
@@ -169,16 +161,16 @@ class Predictor:
         return found
 
     def _judged(
-        self, items: Iterable["_Window | _End"]
+        self, items: Iterable[windows.Item]
     ) -> Iterator[tuple[pathlib.Path | None, Prediction | AudioError]]:
         """Windows to predictions, a batch at a time, whatever files they are of."""
         times_s: list[float] = []
         rows: list[np.ndarray] = []
-        for some in _chunks(items, shards.FEATURE_BATCH):
-            windows = [item.samples for item in some if isinstance(item, _Window)]
-            judged = iter(self._probabilities(windows))
-            for item in some:
-                if isinstance(item, _Window):
+        for batch in windows.in_batches(items, shards.FEATURE_BATCH):
+            heard = [item.samples for item in batch if isinstance(item, Window)]
+            judged = iter(self._probabilities(heard))
+            for item in batch:
+                if isinstance(item, Window):
                     times_s.append(item.start / SAMPLE_RATE_HZ)
                     rows.append(next(judged))
                     continue
@@ -195,11 +187,11 @@ class Predictor:
                 )
                 times_s, rows = [], []
 
-    def _probabilities(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """(windows, genres) float32 of up to a batch of windows."""
-        if not windows:
+    def _probabilities(self, heard: Sequence[np.ndarray]) -> np.ndarray:
+        """(windows, genres) float32 of the samples of up to a batch of windows."""
+        if not heard:
             return np.zeros((0, len(self.labels)), np.float32)
-        feature = shards.compute(self.config.feature, np.stack(windows))
+        feature = shards.compute(self.config.feature, np.stack(heard))
         batch = {"feature": feature, "label": np.zeros(len(feature), np.int64)}
         # One shape, so that the network is compiled once.
         devices = jax.local_device_count()
@@ -229,130 +221,6 @@ def load(run_folder: str | pathlib.Path) -> Predictor:
             f"version of the program computes {computed}; train it anew"
         )
     return Predictor(config, model)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """5 s of a recording, and the sample at which they start."""
-
-    start: int
-    samples: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class _End:
-    """The end of a recording: how long it was, or why it could not be read."""
-
-    path: pathlib.Path | None
-    samples: int = 0
-    note: str = ""
-    error: AudioError | None = None
-
-
-def _hop_samples(hop_s: float) -> int:
-    if not (math.isfinite(hop_s) and hop_s * SAMPLE_RATE_HZ >= 1):
-        raise ValueError(f"a hop of {hop_s} s: give one above 0")
-    return round(hop_s * SAMPLE_RATE_HZ)
-
-
-def _of_file(path: pathlib.Path, hop: int, decode: Decode) -> Iterator[_Window | _End]:
-    notes = Notes()
-    windows = _windows(decode(path, notes), hop, notes)
-    return _items(path, windows, notes)
-
-
-def _items(
-    path: pathlib.Path | None, windows: Generator[_Window, None, int], notes: Notes
-) -> Iterator[_Window | _End]:
-    """A recording's windows, and its end."""
-    try:
-        samples = yield from windows
-    except AudioError as error:
-        yield _End(path, error=error)
-    else:
-        yield _End(path, samples, notes.text)
-
-
-def _windows(
-    blocks: Iterable[np.ndarray], hop: int, notes: Notes
-) -> Generator[_Window, None, int]:
-    """Cuts windows of 5 s while blocks arrive; returns the recording's samples.
-
-    A second or more that is left over at the end is judged with what is before it. What
-    is shorter than a window is repeated to fill one.
-    """
-    held, first = np.zeros(0, np.float32), 0  # first: the place of held's first sample
-    start = end = 0
-    for block in blocks:
-        held = np.concatenate([held, block])
-        while start + SEGMENT_SAMPLES <= first + len(held):
-            end = start + SEGMENT_SAMPLES
-            yield _Window(start, held[start - first : end - first])
-            start += hop
-        # The last 5 s stay, for the end may come next.
-        passed = max(0, min(start - first, len(held) - SEGMENT_SAMPLES))
-        held, first = held[passed:], first + passed
-    length = first + len(held)
-    if length < SEGMENT_SAMPLES:
-        notes.text = notes.text or "shorter than 5 s, so it was repeated to fill them"
-        yield _Window(0, np.resize(held, SEGMENT_SAMPLES))
-    elif length - end >= _SHORTEST_REST:
-        yield _Window(length - SEGMENT_SAMPLES, held[-SEGMENT_SAMPLES:])
-    return length
-
-
-def _chunks(
-    items: Iterable[_Window | _End], most_windows: int
-) -> Iterator[list[_Window | _End]]:
-    """Lists of items in their order, each with so many windows, the last with fewer."""
-    some, windows = [], 0
-    for item in items:
-        some.append(item)
-        windows += isinstance(item, _Window)
-        if windows == most_windows:
-            yield some
-            some, windows = [], 0
-    if some:
-        yield some
-
-
-@contextlib.contextmanager
-def _in_background(
-    items: Iterable[_Window | _End], ahead: int
-) -> Iterator[Iterator[_Window | _End]]:
-    """Lets another thread go through items, so many ahead of who takes them."""
-    waiting: queue.Queue = queue.Queue(ahead)
-    stopped, ended = threading.Event(), object()
-
-    def put(item: object) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put(item, timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-            put(ended)
-        except Exception as error:  # it is the taker's to deal with
-            put(error)
-
-    def taken() -> Iterator[_Window | _End]:
-        while (item := waiting.get()) is not ended:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=work, name="decode", daemon=True)
-    thread.start()
-    try:
-        yield taken()
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def run(words: Sequence[str]) -> None:

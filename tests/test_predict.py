@@ -25,8 +25,9 @@ from mgr_jax import (
     scores,
     shards,
     train,
+    windows,
 )
-from mgr_jax.audio import AudioError
+from mgr_jax.audio import SEGMENT_SAMPLES, AudioError
 from mgr_jax.config import Config, UserError
 
 SETTINGS = {
@@ -198,6 +199,20 @@ def test_files_are_answered_as_they_finish_and_in_their_order(predictor, tmp_pat
     assert first == paths[0]
     assert len(asked) < 60
     answers.close()
+
+
+def test_a_file_that_waits_for_no_window_is_answered_at_once():
+    bad = windows.End(pathlib.Path("bad"), error=AudioError("bad"))
+    window = windows.Window(0, np.zeros(SEGMENT_SAMPLES, np.float32))
+    good = windows.End(pathlib.Path("good"), SEGMENT_SAMPLES)
+    stream = iter([bad, window, good, bad, window, window, good, window, good])
+    batches = windows.in_batches(stream, 3)
+    assert next(batches) == [bad]
+    assert list(batches) == [
+        [window, good, bad, window, window],
+        [good],
+        [window, good],
+    ]
 
 
 def test_a_bad_file_between_good_ones_takes_nothing_from_them(predictor, tmp_path):
