@@ -27,6 +27,7 @@ from mgr_jax.config import Config, UserError
 from mgr_jax.predict import Prediction
 
 serve = pytest.importorskip("mgr_jax.serve", reason="needs the extra serve")
+asgi = serve.asgi
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -283,7 +284,7 @@ def test_too_many_at_once_are_told_to_come_again(server):
 
 
 def test_a_mistake_of_the_server_is_told_in_its_terminal(capsys):
-    answer = asyncio.run(serve._refused(None, ValueError("a bug")))
+    answer = asyncio.run(asgi._refused(None, ValueError("a bug")))
     assert answer.status_code == 500
     assert b"terminal" in answer.body
     assert b"a bug" not in answer.body
@@ -305,7 +306,7 @@ def test_facts_tell_how_often_the_run_was_right_and_what_its_split_leaks(tmp_pat
     results = {"protocol_leaks": "artists leak", "track": scores, "segment": scores}
     (tmp_path / "results.json").write_text(json.dumps(results))
     config = Config(workdir=str(tmp_path), split="track")
-    about = serve.facts(types.SimpleNamespace(config=config))
+    about = asgi.facts(types.SimpleNamespace(config=config))
     assert about["split"] == "track (artists leak)"
     right = "70.5 % of 46 (95 % interval 56.4 to 81.5 %)"
     assert about["right, by track"] == right
@@ -353,7 +354,7 @@ def test_every_answer_has_the_strict_headers(server, path):
 
 
 def test_the_page_asks_nothing_of_other_hosts_and_has_no_inline_code():
-    for path in serve.STATIC.iterdir():
+    for path in asgi.STATIC.iterdir():
         text = path.read_text()
         addresses = set(re.findall(r"https?://[^\s\"')]+", text))
         assert addresses <= {"http://www.w3.org/2000/svg"}
@@ -399,7 +400,7 @@ def test_a_host_that_is_none_is_one_line():
 
 def test_a_folder_without_a_run_is_one_line(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
-        serve.serve(tmp_path, "127.0.0.1", 0, serve.Limits())
+        serve.serve(tmp_path, "127.0.0.1", 0, asgi.Limits())
 
 
 def test_without_its_packages_it_names_the_extra(tmp_path):
