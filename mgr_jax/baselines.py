@@ -8,7 +8,7 @@ not as a pickle, so that a run folder from elsewhere is safe to open.
 
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from mgr_jax import config as config_lib
 from mgr_jax import input_pipeline, train, workdir
 from mgr_jax.checkpoints import BEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError
-from mgr_jax.input_pipeline import Prepared
+from mgr_jax.features import FEATURES, Feature
+from mgr_jax.input_pipeline import Batch, Prepared
 
 COMPONENTS = 128  # principal components that the SVM sees at the most
 _COSTS = (0.1, 1.0, 10.0, 100.0)
@@ -68,7 +69,12 @@ def _fit_and_save(config: Config, prepared: Prepared, checkpoints: Checkpoints) 
     started = time.monotonic()
     sides = train.open_sides(config, prepared)
     examples = {
-        name: pooled(input_pipeline.evaluation_batches(side, _READ_BATCH))
+        name: pooled(
+            heard(
+                FEATURES[config.feature],
+                input_pipeline.evaluation_batches(side, _READ_BATCH),
+            )
+        )
         for name, side in sides.items()
     }
     print(
@@ -97,8 +103,14 @@ def restore(checkpoints: Checkpoints, about: dict[str, Any]) -> Svm:
     return checkpoints.restore(BEST, blank)
 
 
-def predict(svm: Svm, batches: Iterable[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """The SVM over masked batches; arguments and result as of `steps.probabilities`."""
+def heard(feature: Feature, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches with what a model is shown of their features."""
+    for batch in batches:
+        yield batch | {"feature": feature.heard(batch["feature"])}
+
+
+def predict(svm: Svm, batches: Iterable[Batch]) -> dict[str, Any]:
+    """The SVM over masked batches of what is `heard`; else as `steps.probabilities`."""
     parts = []
     for batch in batches:
         rows = {key: batch[key][batch["mask"]] for key in batch.keys() - {"mask"}}
@@ -120,7 +132,7 @@ def pool(features: np.ndarray) -> np.ndarray:
     return np.concatenate([values.mean(axis=2), values.std(axis=2)], axis=1)
 
 
-def pooled(batches: Iterable[dict[str, np.ndarray]]) -> Examples:
+def pooled(batches: Iterable[Batch]) -> Examples:
     """The rows of masked batches, pooled (n, 2 * bins), and their labels (n,)."""
     parts = [(pool(b["feature"][b["mask"]]), b["label"][b["mask"]]) for b in batches]
     x, labels = zip(*parts, strict=True)

@@ -146,7 +146,7 @@ class Config:
     weight_decay: float = _field(1e-2, "AdamW's decoupled weight decay, on kernels only.", low=0)
     label_smoothing: float = _field(0.1, "Share of the target spread evenly over all genres.", low=0, high=0.99)
     dropout: float = _field(0.5, "Share of units dropped before the dense and before the output layer.", low=0, high=0.99)
-    random_gain_db: float = _field(0.0, "Turn each training segment up or down by up to this many dB, drawn anew each time; what is that near the features' floor of -100 dB is then not seen.", low=0, high=60)
+    random_gain_db: float = _field(0.0, "Turn each training segment up or down by up to this many dB, drawn anew each time.", low=0, high=60)
     patience: int = _field(15, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
     shuffle_buffer_mb: int = _field(4096, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size.", low=1)
 

@@ -32,6 +32,7 @@ from mgr_jax.filterbanks import (
     dct_matrix,
     hann_window,
     loudness_filters,
+    mel_filters,
     mel_frequencies_hz,
 )
 from mgr_jax.spectra import (
@@ -60,6 +61,14 @@ _ONSET_FLOOR = 10 ** (-ONSET_TOP_DB / 10)
 _LUFS_OFFSET_DB = -0.691  # the standard's: cancels the K-weighting's gain at 997 Hz
 _TINY = np.finfo(np.float32).tiny
 
+# What a model is shown of powers. What is quieter, 90 dB and more below a full-scale
+# tone, tells the number of bits of a file, and its codec, more than its music.
+QUIETEST_DB = -40.0
+QUIETEST_LUFS = -70.0  # the standard's absolute gate
+# What is higher may be cut off where a file had another sampling rate: soxr's HQ keeps
+# 91 % of the band. Recordings at 22 050 Hz would be told from all others by it.
+HIGHEST_HZ = 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
@@ -76,7 +85,7 @@ class Axis:
     values: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Feature:
     """A feature: how to compute it, and what its numbers mean.
 
@@ -92,6 +101,7 @@ class Feature:
         gain leaves alone. Powers that the floor of AMIN holds up do not follow it.
       floor: what AMIN makes the least value of a bin with a level; -inf where it does
         not show in a single bin.
+      least, most: (bins,) or one for all: what `heard` holds a bin's numbers to.
     """
 
     name: str
@@ -101,6 +111,8 @@ class Feature:
     value_label: str
     level: np.ndarray
     floor: float = -math.inf
+    least: np.ndarray | float = -math.inf
+    most: np.ndarray | float = math.inf
 
     @property
     def bins(self) -> int:
@@ -117,6 +129,29 @@ class Feature:
         window = self.params.get("block_samples", N_FFT)
         centered = self.params["centered"]
         return self.bins, num_frames(num_samples, self.hop_length, centered, window)
+
+    def heard(self, values: Any) -> Any:
+        """What a model is shown of a feature: the same recording, whatever its file.
+
+        Args:
+          values: (..., bins, frames), an array of numpy or JAX, of any float type.
+
+        Returns:
+          The same, float32, each bin held to its `least` and its `most`.
+        """
+        least, most = (
+            np.reshape(np.float32(bound), (-1, 1)) for bound in (self.least, self.most)
+        )
+        return values.astype(np.float32).clip(least, most)
+
+    @property
+    def hearing(self) -> list[float]:
+        """The bounds of `heard` in short, to be kept with what is trained on it."""
+        least = np.ravel(self.least)
+        held = least[np.isfinite(least)]
+        if not held.size:
+            return []
+        return [float(held.min()), int(np.sum(self.most > self.least))]
 
 
 def _unit_peak(x: jax.Array) -> jax.Array:
@@ -290,6 +325,16 @@ def _loudness_rows() -> list[str]:
 
 
 _FLOOR_DB = 10 * math.log10(AMIN)
+_BINS_HZ = np.arange(N_FFT // 2 + 1) * HZ_PER_BIN
+# Quietest powers in a band: as if its spectrum's bins had QUIETEST_DB each.
+_QUIETEST_MEL_DB = QUIETEST_DB + 10 * np.log10(mel_filters().sum(axis=1))
+_MEL_HIGHEST_HZ = mel_frequencies_hz()[2:]
+_LOUDNESS_LEVEL = np.repeat([1.0, 0.0, 0.0], len(LOUDNESS_EDGES_HZ))
+
+
+def _most(least: np.ndarray, highest_hz: np.ndarray) -> np.ndarray:
+    return np.where(highest_hz > HIGHEST_HZ, least, np.inf)
+
 
 _ONSETS = {"mel_bands": MEL_BANDS, "amin": AMIN, "top_db": ONSET_TOP_DB}
 
@@ -316,10 +361,12 @@ FEATURES: dict[str, Feature] = {
             "spectrogram",
             spectrogram,
             _params(SPECTROGRAM_HOP_LENGTH, centered=False, amin=AMIN),
-            Axis("Frequency", "Hz", np.arange(N_FFT // 2 + 1) * HZ_PER_BIN),
+            Axis("Frequency", "Hz", _BINS_HZ),
             "power (dB)",
-            level=np.ones(N_FFT // 2 + 1),
+            level=np.ones(len(_BINS_HZ)),
             floor=_FLOOR_DB,
+            least=np.full(len(_BINS_HZ), QUIETEST_DB),
+            most=_most(QUIETEST_DB, _BINS_HZ),
         ),
         Feature(
             "mel",
@@ -329,6 +376,8 @@ FEATURES: dict[str, Feature] = {
             "power (dB)",
             level=np.ones(MEL_BANDS),
             floor=_FLOOR_DB,
+            least=_QUIETEST_MEL_DB,
+            most=_most(_QUIETEST_MEL_DB, _MEL_HIGHEST_HZ),
         ),
         Feature(
             "mfcc",
@@ -353,8 +402,9 @@ FEATURES: dict[str, Feature] = {
             ),
             Axis("Statistic by band", "", np.array(_loudness_rows())),
             "loudness (LUFS), deviation and peak (dB)",
-            level=np.repeat([1.0, 0.0, 0.0], len(LOUDNESS_EDGES_HZ)),
+            level=_LOUDNESS_LEVEL,
             floor=_FLOOR_DB + _LUFS_OFFSET_DB,
+            least=np.where(_LOUDNESS_LEVEL > 0, QUIETEST_LUFS, -np.inf),
         ),
     )
 }

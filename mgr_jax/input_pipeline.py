@@ -18,6 +18,7 @@ import numpy as np
 
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import Track, dataset_key
+from mgr_jax.features import Feature
 from mgr_jax.splits import SIDES, Assignment
 
 SPEC_FILE = "spec.json"
@@ -328,12 +329,16 @@ def padded(batch: Batch, batch_size: int) -> Batch:
     return whole | {"mask": np.arange(batch_size) < count}
 
 
-def normalisation(side: Side) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of every bin over a side's examples and frames.
+def normalisation(side: Side, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of what is heard of every bin, over examples and frames.
 
     A bin that hardly varies in training (above an encoder's low pass, say) would be
     blown up in a file where it does, so deviations are held to a tenth of their mean
     or more.
+
+    Args:
+      side: what to read.
+      feature: of which it is made.
 
     Returns:
       (mean, deviation), each float32 (bins, 1).
@@ -341,7 +346,7 @@ def normalisation(side: Side) -> tuple[np.ndarray, np.ndarray]:
     total = squares = 0.0
     frames = 0
     for batch in _read(side, _deterministic(side.dataset).batch(64)):
-        values = batch["feature"].astype(np.float32)
+        values = feature.heard(batch["feature"])
         total = total + values.sum((0, 2), dtype=np.float64)
         squares = squares + np.square(values, dtype=np.float64).sum((0, 2))
         frames += values.shape[0] * values.shape[2]

@@ -15,6 +15,7 @@ import numpy as np
 from mgr_jax import baselines, steps
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError, warn
+from mgr_jax.features import FEATURES, Feature
 from mgr_jax.models import BASELINES
 from mgr_jax.train import check_same_config
 
@@ -72,7 +73,7 @@ def restore(config: Config) -> Restored:
         raise error.remedied from None
     probabilities = None
     if config.model in BASELINES:
-        predict = functools.partial(baselines.predict, model)
+        predict = functools.partial(_predict, model, FEATURES[config.feature])
         parameters = sum(value.size for value in model.values())
     else:
         step = steps.data_parallel(steps.eval_step)
@@ -93,6 +94,12 @@ def restore(config: Config) -> Restored:
         progress=progress,
         best_epoch=about["progress"]["best_epoch"],
     )
+
+
+def _predict(
+    svm: baselines.Svm, feature: Feature, batches: Iterable[steps.Batch]
+) -> dict[str, np.ndarray]:
+    return baselines.predict(svm, baselines.heard(feature, batches))
 
 
 def _probabilities(state: steps.TrainState, features: jax.Array) -> jax.Array:

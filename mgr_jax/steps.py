@@ -18,7 +18,7 @@ import optax
 
 from mgr_jax import models
 from mgr_jax.config import Config
-from mgr_jax.features import FEATURES
+from mgr_jax.features import FEATURES, Feature
 
 Batch = dict[str, np.ndarray]
 
@@ -40,8 +40,7 @@ class TrainState(flax.struct.PyTreeNode):
       seed: the run's seed.
       label_smoothing: share of the target spread over all genres.
       random_gain_db: each training segment's gain is drawn from -this to this.
-      level: units by which each bin rises per dB of gain.
-      floor: the least value of a bin that has a level (see `features.Feature`).
+      feature: what is known of its numbers.
       steps_per_epoch: after so many steps the sums begin anew.
     """
 
@@ -56,8 +55,7 @@ class TrainState(flax.struct.PyTreeNode):
     seed: int = flax.struct.field(pytree_node=False)
     label_smoothing: float = flax.struct.field(pytree_node=False)
     random_gain_db: float = flax.struct.field(pytree_node=False)
-    level: tuple[float, ...] = flax.struct.field(pytree_node=False)
-    floor: float = flax.struct.field(pytree_node=False)
+    feature: Feature = flax.struct.field(pytree_node=False)
     steps_per_epoch: int = flax.struct.field(pytree_node=False)
 
 
@@ -106,8 +104,7 @@ def create_state(
         seed=config.seed,
         label_smoothing=config.label_smoothing,
         random_gain_db=config.random_gain_db,
-        level=tuple(FEATURES[config.feature].level.tolist()),
-        floor=FEATURES[config.feature].floor,
+        feature=FEATURES[config.feature],
         steps_per_epoch=steps_per_epoch,
     )
     # Placed as a step returns it; placed otherwise, the first step would compile twice.
@@ -190,16 +187,20 @@ def eval_step(state: TrainState, batch: Batch) -> jax.Array:
 def normalise(state: TrainState, features: jax.Array) -> jax.Array:
     """(rows, bins, frames) of any float type to normalised float32 (..., 1).
 
-    A network that is trained with random gain sees nothing within that gain of the
-    floor: a power that lies on the floor may be any below it, so what gain makes of it
-    is not known, and would tell the gain.
+    The network is shown what `Feature.heard` leaves of them. One that is trained with
+    random gain sees nothing within that gain of the floor, either: a power that lies on
+    the floor may be any below it, so what gain makes of it is not known, and would tell
+    the gain.
     """
-    constants, level = state.normalisation, np.array(state.level, np.float32)[:, None]
-    features = features.astype(jnp.float32)
-    if state.random_gain_db and level.any():
-        least = np.where(level > 0, state.floor + state.random_gain_db * level, -np.inf)
-        features = jnp.maximum(features, least)
-    return ((features - constants["mean"]) / constants["deviation"])[..., None]
+    constants, feature = state.normalisation, state.feature
+    heard = feature.heard(features)
+    if state.random_gain_db and feature.level.any():
+        level = feature.level[:, None]
+        least = np.where(
+            level > 0, feature.floor + state.random_gain_db * level, -np.inf
+        )
+        heard = jnp.maximum(heard, np.float32(least))
+    return ((heard - constants["mean"]) / constants["deviation"])[..., None]
 
 
 def _at_random_gain(
@@ -210,12 +211,12 @@ def _at_random_gain(
     `normalise` then makes that exact for a feature with a floor in each bin; of mfcc
     and of loudness's deviation and peak, it is off where a frame is nearly silent.
     """
-    most = state.random_gain_db
-    if not most or not any(state.level):
+    most, level = state.random_gain_db, state.feature.level
+    if not most or not level.any():
         return features
     keys = models.row_keys(jax.random.fold_in(key, 0), len(features), DEVICE_AXIS)
     gains_db = jax.vmap(lambda k: jax.random.uniform(k, (1, 1), minval=-1))(keys) * most
-    return features + gains_db * jnp.asarray(state.level, jnp.float32)[:, None]
+    return features + gains_db * jnp.asarray(level, jnp.float32)[:, None]
 
 
 def data_parallel(

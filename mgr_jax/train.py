@@ -183,7 +183,9 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
         run.config,
         len(run.prepared.genres),
         run.prepared.shape,
-        input_pipeline.normalisation(run.train) if about is None else blank,
+        input_pipeline.normalisation(run.train, FEATURES[run.config.feature])
+        if about is None
+        else blank,
         total_steps=run.config.num_epochs * run.steps_per_epoch,
         steps_per_epoch=run.steps_per_epoch,
     )
@@ -419,6 +421,7 @@ def about_data(config: Config, prepared: Prepared) -> dict[str, Any]:
         "genres": list(prepared.genres),
         "shape": list(prepared.shape),
         "feature_spec": dict(prepared.spec),
+        "hearing": FEATURES[config.feature].hearing,
         "config": json.loads(config_lib.to_json(config)),
     }
 
@@ -427,6 +430,12 @@ def check_same_config(config: Config, about: dict[str, Any]) -> None:
     """Raises UserError where a checkpoint was made with other settings than a run's."""
     saved = config_lib.from_json(json.dumps(about["config"]))
     workdir.check_same_run(saved, config)
+    if about.get("hearing", []) != FEATURES[config.feature].hearing:
+        raise UserError(
+            f"{config.run_path}: was trained by another version of the program, which "
+            f"shows a model more or less of {config.feature}; train it anew with "
+            "--overwrite"
+        )
 
 
 def _about(run: _Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from sklearn import decomposition, pipeline, preprocessing, svm
 
 from mgr_jax import baselines
 from mgr_jax.config import UserError
+from mgr_jax.features import FEATURES
 
 
 def clusters(genres: int, rows: int, columns: int = 6, seed: int = 0):
@@ -81,6 +82,15 @@ def test_one_genre_cannot_be_told_from_another():
 def test_pooling_is_mean_then_deviation_of_each_bin():
     feature = np.array([[[1.0, 3.0], [5.0, 5.0]]], np.float16)
     np.testing.assert_array_equal(baselines.pool(feature), [[2, 5, 1, 0]])
+
+
+def test_a_baseline_is_shown_what_a_network_is_shown():
+    feature = np.array([[[-90.0, 3.0]], [[5.0, 5.0]]], np.float16)
+    batch = {"feature": feature, "label": np.arange(2)}
+    (found,) = baselines.heard(FEATURES["spectrogram"], [batch])
+    assert found["feature"].shape == (2, 1025, 2)
+    assert (found["feature"][0, :929] == [-40, 3]).all()
+    np.testing.assert_array_equal(found["label"], batch["label"])
 
 
 def test_the_svm_runs_as_any_other_model(program, music_folder, tmp_path):

@@ -239,6 +239,46 @@ def test_levels_are_of_powers_in_decibels():
     }
 
 
+def test_what_is_heard_of_a_power_is_neither_near_silence_nor_near_the_top():
+    spectrogram = FEATURES["spectrogram"]
+    values = np.full((2, 1025, 3), 7.0, np.float16)
+    values[1, 5] = -99
+    heard = spectrogram.heard(values)
+    assert heard.dtype == np.float32
+    assert (heard[1, 5] == -40).all()
+    # 928 * 22 050 / 2048 is 9991 Hz, and the next bin is above 10 kHz.
+    assert (heard[0, :929] == 7).all()
+    assert (heard[:, 929:] == -40).all()
+    np.testing.assert_array_equal(spectrogram.heard(jax.numpy.asarray(values)), heard)
+
+
+def test_what_is_heard_of_a_band_is_what_is_heard_of_its_bins():
+    """Noise of -40 dB a bin is at the least that is heard of each mel band."""
+    noise = np.random.default_rng(0).standard_normal((4, SEGMENT_SAMPLES))
+    # A Hann window of 2048 samples has the energy 768.
+    noise *= np.sqrt(10**-4 / 768)
+    power = 10 ** (compute(FEATURES["mel"].fn, noise).astype(np.float64) / 10)
+    level_db = 10 * np.log10(power.mean(axis=(0, 2)))
+    np.testing.assert_allclose(level_db[1:], FEATURES["mel"].least[1:], atol=0.5)
+    most = FEATURES["mel"].most
+    assert np.isinf(most[:124]).all()  # up to 9912 Hz
+    assert (most[124:] == FEATURES["mel"].least[124:]).all()
+
+
+def test_of_loudness_what_the_standard_gates_out_is_not_heard():
+    loudness = FEATURES["loudness"]
+    heard = loudness.heard(np.full((33, 2), -90.0))
+    assert (heard[:11] == -70).all()
+    assert (heard[11:] == -90).all()
+
+
+@pytest.mark.parametrize("name", ["tempogram", "chroma", "mfcc"])
+def test_all_of_a_feature_without_such_bounds_is_heard(name):
+    values = np.random.default_rng(0).standard_normal((2, 3)) * 1e4
+    np.testing.assert_array_equal(FEATURES[name].heard(values), np.float32(values))
+    assert FEATURES[name].hearing == []
+
+
 @pytest.mark.parametrize(
     "name, floor",
     [("tempogram", 0), ("chroma", 0), ("spectrogram", -100), ("mel", -100)],

@@ -7,6 +7,7 @@ import pytest
 
 from mgr_jax import input_pipeline, prepare
 from mgr_jax.config import Config, UserError
+from mgr_jax.features import FEATURES
 from mgr_jax.splits import Assignment
 
 
@@ -138,7 +139,7 @@ def test_normalisation_is_the_mean_and_deviation_of_each_bin(opened, assignment)
     values = np.stack([e["feature"] for e in side.dataset.as_numpy_iterator()]).astype(
         np.float64
     )
-    mean, deviation = input_pipeline.normalisation(side)
+    mean, deviation = input_pipeline.normalisation(side, FEATURES["chroma"])
     expected = values.std((0, 2))
     np.testing.assert_allclose(mean[:, 0], values.mean((0, 2)), rtol=1e-5)
     np.testing.assert_allclose(
@@ -146,6 +147,15 @@ def test_normalisation_is_the_mean_and_deviation_of_each_bin(opened, assignment)
     )
     assert mean.shape == deviation.shape == (12, 1)
     assert mean.dtype == deviation.dtype == np.float32
+
+
+def test_normalisation_is_of_what_is_heard(opened, assignment):
+    side = input_pipeline.load_side(opened, assignment, "train")
+    values = np.stack([e["feature"] for e in side.dataset.as_numpy_iterator()])
+    loud = dataclasses.replace(FEATURES["chroma"], least=0.25, most=0.75)
+    mean, _ = input_pipeline.normalisation(side, loud)
+    expected = values.astype(np.float64).clip(0.25, 0.75).mean((0, 2))
+    np.testing.assert_allclose(mean[:, 0], expected, rtol=1e-5)
 
 
 def test_one_example_a_genre(opened, assignment):
@@ -188,7 +198,7 @@ def test_a_bit_that_fell_over_in_a_shard_is_noticed(copy, assignment, position):
     opened = input_pipeline.open_prepared(copy)
     side = input_pipeline.load_side(opened, assignment, "train")
     readers = (
-        lambda: input_pipeline.normalisation(side),
+        lambda: input_pipeline.normalisation(side, FEATURES["chroma"]),
         lambda: list(epoch(side, 1)),
         lambda: list(epoch(input_pipeline.in_memory(side, 100), 1)),
         lambda: list(input_pipeline.evaluation_batches(side, 4)),
@@ -208,7 +218,7 @@ def test_a_shard_that_goes_away_while_it_is_read_is_named(copy, assignment):
     shard = next(copy.glob("*.tfrecord-00001-*"))
     shard.unlink()
     with pytest.raises(UserError, match=f"{shard.name}: cannot be read"):
-        input_pipeline.normalisation(side)
+        input_pipeline.normalisation(side, FEATURES["chroma"])
 
 
 def test_shards_of_another_version_are_refused(copy):

@@ -20,12 +20,14 @@ from mgr_jax import (
     baselines,
     evaluate,
     export,
+    input_pipeline,
     predict,
     prepare,
     scores,
     shards,
     train,
     windows,
+    workdir,
 )
 from mgr_jax.audio import SEGMENT_SAMPLES, AudioError
 from mgr_jax.config import Config, UserError
@@ -249,6 +251,20 @@ def test_a_run_on_a_feature_that_is_computed_otherwise_now_is_refused(run, monke
     monkeypatch.setitem(predict.FEATURES, "chroma", other)
     with pytest.raises(UserError, match=r"was trained on chroma.*train it anew"):
         predict.load(run)
+
+
+@pytest.mark.parametrize("mode", ["predict", "evaluate", "train"])
+def test_a_run_that_heard_more_or_less_is_refused(run, monkeypatch, mode):
+    louder = dataclasses.replace(predict.FEATURES["chroma"], least=0.5)
+    monkeypatch.setitem(predict.FEATURES, "chroma", louder)
+    config = workdir.read_config(run)
+    ask = {
+        "predict": lambda: predict.load(run),
+        "evaluate": lambda: evaluate.evaluate(config),
+        "train": lambda: train.train(config, input_pipeline.prepared_folder(config)),
+    }
+    with pytest.raises(UserError, match=r"by another version.*chroma; train it anew"):
+        ask[mode]()
 
 
 def test_predicting_needs_neither_tensorflow_nor_matplotlib(run):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,9 @@ SHAPE = (16, 24)
 
 
 def make_state(**settings) -> steps.TrainState:
-    config = Config(**{"learning_rate": 1e-2, "warmup_epochs": 0, **settings})
+    config = Config(
+        **{"feature": "chroma", "learning_rate": 1e-2, "warmup_epochs": 0, **settings}
+    )
     rows = np.arange(16, dtype=np.float32)[:, None]
     return steps.create_state(
         config, 3, SHAPE, (rows, rows + 1), total_steps=100, steps_per_epoch=10
@@ -23,7 +26,11 @@ def make_state(**settings) -> steps.TrainState:
 
 def make_gained_state(model: str) -> steps.TrainState:
     state = make_state(model=model, random_gain_db=3.0)
-    return state.replace(level=(1.0,) * SHAPE[0])
+    return with_levels(state, np.ones(SHAPE[0]))
+
+
+def with_levels(state: steps.TrainState, level: np.ndarray) -> steps.TrainState:
+    return state.replace(feature=dataclasses.replace(state.feature, level=level))
 
 
 def make_batch(rows: int = 8) -> dict[str, np.ndarray]:
@@ -86,7 +93,7 @@ def test_the_learning_rate_rises_then_falls_to_zero():
 def test_random_gain_moves_each_row_by_its_own_gain_within_the_bound(monkeypatch):
     state = make_state(random_gain_db=6.0)
     monkeypatch.setattr(steps, "DEVICE_AXIS", None)
-    state = state.replace(level=tuple([1.0] * 8 + [0.0] * 8))
+    state = with_levels(state, np.repeat([1.0, 0.0], 8))
     features = np.zeros((400, *SHAPE), np.float16)
     moved = np.asarray(steps._at_random_gain(state, features, jax.random.key(3)))
     assert (moved[:, 8:] == 0).all()
@@ -118,11 +125,38 @@ def test_gain_of_the_feature_is_gain_of_the_audio_on_the_floor_too(name, factor)
     blank = np.zeros((feature.bins, 1), np.float32), np.ones((feature.bins, 1))
     config = Config(feature=name, random_gain_db=20.0)
     state = steps.create_state(config, 2, plain.shape[1:], blank, 10, 10)
+    # Else nothing so quiet would be heard at all.
+    all_heard = dataclasses.replace(feature, least=-np.inf, most=np.inf)
+    state = state.replace(feature=all_heard)
     np.testing.assert_allclose(
         steps.normalise(state, plain + gain_db * feature.level[:, None]),
         steps.normalise(state, gained),
         atol=1e-3,
     )
+
+
+def test_neither_training_nor_answering_depends_on_what_is_not_heard():
+    shape = (1025, 8)
+    blank = np.zeros((1025, 1), np.float32), np.ones((1025, 1), np.float32)
+    config = Config(feature="spectrogram", widths=(4, 4, 8), hidden_units=8)
+    state = steps.create_state(config, 2, shape, blank, 10, 10)
+    random = np.random.default_rng(0)
+    plain = random.uniform(-39, 40, (8, *shape)).astype(np.float32)
+    plain[:, :, 5] = -100
+    other = plain.copy()
+    other[:, 929:] = random.uniform(-100, 40, (8, 96, 8))  # above 10 kHz
+    other[:, :, 5] = random.uniform(-100, -40, (8, 1025))
+    labels = np.arange(8) % 2
+    after = [
+        (
+            steps.data_parallel(steps.train_step)(state, batch),
+            steps.data_parallel(steps.eval_step)(state, batch),
+        )
+        for batch in ({"feature": x, "label": labels} for x in (plain, other, -plain))
+    ]
+    for one, another in zip(*map(jax.tree.leaves, after[:2]), strict=True):
+        np.testing.assert_array_equal(one, another)
+    assert (np.asarray(after[0][1]) != after[2][1]).all()
 
 
 def test_a_feature_that_gain_does_not_move_is_left_alone():
