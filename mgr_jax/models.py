@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mgr_jax.config import Config
+from mgr_jax.layers import NormPool, StridedConv
 
 # Flax's default of 0.99 is an average over some 100 steps: too many for data sets of a
 # thousand segments, whose epochs have 20.
@@ -96,21 +97,19 @@ class _Convolutional(nn.Module):
         """
         stride = self.reduction.stride
         first_kernel = tuple(max(3, 2 * step) for step in stride)
-        for block, width in enumerate(self.widths):
-            x = nn.Conv(
-                width,
-                kernel_size=first_kernel if block == 0 else (3, 3),
-                strides=stride if block == 0 else (1, 1),
-                use_bias=False,
-            )(x)
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=BATCH_NORM_MOMENTUM,
-                axis_name=self.axis_name,
-            )(x)
-            if block < len(self.reduction.pools):
-                x = max_pool(x, self.reduction.pools[block])
-            x = nn.relu(x)
+        windows = [*self.reduction.pools, (1, 1)]
+        for block, (width, window) in enumerate(zip(self.widths, windows, strict=True)):
+            # Named as Flax names what it comes with, whatever does it here.
+            name = f"Conv_{block}"
+            if block == 0:
+                x = StridedConv(width, first_kernel, stride, name=name)(x)
+            else:
+                x = nn.Conv(width, (3, 3), use_bias=False, name=name)(x)
+            norm = NormPool(
+                window, BATCH_NORM_MOMENTUM, self.axis_name, name=f"BatchNorm_{block}"
+            )
+            # Computed once, and not again wherever it is read.
+            x = jax.lax.optimization_barrier(nn.relu(norm(x, train=train)))
         return x
 
     def _drop(self, x: jax.Array, train: bool) -> jax.Array:
@@ -170,26 +169,6 @@ class CRNN(_Convolutional):
         x = x.reshape(*x.shape[:2], -1)
         x = nn.RNN(nn.OptimizedLSTMCell(self.hidden_units))(x).mean(axis=1)
         return nn.Dense(self.num_genres)(self._drop(x, train))
-
-
-def max_pool(x: jax.Array, window: tuple[int, int]) -> jax.Array:
-    """Max over windows of (batch, bins, frames, channels) that do not overlap.
-
-    The same numbers as `nn.max_pool(x, window, window)`; as a reshape its gradient is
-    elementwise, where XLA's select-and-scatter is slow on a CPU.
-
-    Args:
-      x: (batch, bins, frames, channels).
-      window: (bins, frames) of one window; what does not fill one at the end is cut.
-
-    Returns:
-      (batch, bins // window[0], frames // window[1], channels).
-    """
-    batch, bins, frames, channels = x.shape
-    down, right = window
-    x = x[:, : bins // down * down, : frames // right * right]
-    x = x.reshape(batch, bins // down, down, frames // right, right, channels)
-    return x.max(axis=(2, 4))
 
 
 def row_keys(key: jax.Array, rows: int, axis_name: str | None) -> jax.Array:

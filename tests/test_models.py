@@ -1,4 +1,3 @@
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,14 +33,6 @@ def test_the_reduction_fits_the_shape(shape):
     for axis, size in enumerate(shape):
         factors = [reduction.stride[axis], *(pool[axis] for pool in reduction.pools)]
         assert np.prod(factors) <= size
-
-
-def test_max_pool_is_max_pooling():
-    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 3))
-    for window in ((1, 1), (2, 2), (4, 3)):
-        np.testing.assert_array_equal(
-            models.max_pool(x, window), nn.max_pool(x, window, window)
-        )
 
 
 def test_dropped_units_are_the_rate_and_the_rest_is_scaled():
