@@ -23,13 +23,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mgr_jax import audio
+from mgr_jax.audio import SEGMENT_SAMPLES
 from mgr_jax.config import shown
 from mgr_jax.datasets import Track
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import TFDS_SPLIT
 
-# One compiled shape serves all: the last batch of a shard is padded up to it.
+# Segments whose feature is computed at a time, and the part that one of a CPU's threads
+# takes. One compiled shape serves all: what is fewer is padded up to it.
 FEATURE_BATCH = 32
+_PART = 8
 
 # What an account says of a track that gave nothing, or less than it should have.
 SKIPPED = "skipped"
@@ -217,16 +220,33 @@ def compute(feature: str, samples: np.ndarray) -> np.ndarray:
     Returns:
       float16 (n, bins, frames).
     """
-    padding = [(0, FEATURE_BATCH - len(samples)), (0, 0)]
-    values = _jitted(feature)(np.pad(samples, padding))
+    import jax
+
+    # A CPU computes segment by segment: its cores share them. The rest takes them all.
+    size = _PART if jax.default_backend() == "cpu" else FEATURE_BATCH
+    parts = [samples[k : k + size] for k in range(0, len(samples), size)]
+    compiled = _compiled(feature, size)
+    values = _threads().map(functools.partial(_padded, compiled, size), parts)
+    return np.concatenate(list(values))
+
+
+def _padded(compiled: Any, size: int, samples: np.ndarray) -> np.ndarray:
+    padding = [(0, size - len(samples)), (0, 0)]
+    values = compiled(np.pad(samples, padding))
     return np.asarray(values[: len(samples)]).astype(np.float16)
 
 
 @functools.cache
-def _jitted(name: str) -> Any:
+def _threads() -> concurrent.futures.Executor:
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "feature")
+
+
+@functools.cache
+def _compiled(name: str, size: int) -> Any:
     import jax
 
-    return jax.jit(FEATURES[name].fn)
+    samples = jax.ShapeDtypeStruct((size, SEGMENT_SAMPLES), np.float32)
+    return jax.jit(FEATURES[name].fn).lower(samples).compile()
 
 
 def tfds_features(job: Job) -> Any:
