@@ -140,22 +140,21 @@ def _add_layer(
 ) -> None:
     """Adds a module's call, and before it what made its input of the last output."""
     kind, last = type(module).__name__, layers[-1]
-    if kind == "BatchNorm":
+    if kind == "NormPool":
         total = last.parameters + parameters
         layers[-1] = dataclasses.replace(last, parameters=total)
+        if after != before:
+            layers.append(charts.Layer("max pool", after, _times(module.window)))
         return
     if before != last.shape:
-        between = {3: "max pool", 2: "frames in order", 1: "mean over frames"}
-        windows = [a // b for a, b in zip(last.shape[:2], before[:2], strict=False)]
-        window = _times(windows) if len(before) == 3 else ""
-        layers.append(charts.Layer(between[len(before)], before, window))
-    names = {"Conv": "convolution", "Dense": "dense", "RNN": "LSTM"}
-    detail = ""
-    if kind == "Conv":
-        detail = _times(module.kernel_size)
-        if max(module.strides) > 1:
+        between = {2: "frames in order", 1: "mean over frames"}
+        layers.append(charts.Layer(between[len(before)], before))
+    names = {"Dense": "dense", "RNN": "LSTM"}
+    name, detail = names.get(kind, kind), ""
+    if kind in ("Conv", "StridedConv"):
+        name, detail = "convolution", _times(module.kernel_size)
+        if kind == "StridedConv" and max(module.strides) > 1:
             detail += f", step {_times(module.strides)}"
-    name = names.get(kind, kind)
     layers.append(charts.Layer(name, after, detail, parameters))
 
 
