@@ -1,0 +1,142 @@
+"""Features, against librosa, and against the Fourier transforms alone.
+
+    python -m experiments.bench.features_speed [--quick]
+
+Noise enters; a table leaves, for each feature and for the paper's three together, for
+batches of 1, 5 (a track's segments) and 64. The peer is librosa 0.11, segment by
+segment, as it is used. The limit is the feature's own Fourier transforms, of frames
+that lie ready, in JAX and float32.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments.bench import timing
+from mgr_jax import shards
+from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
+from mgr_jax.features import FEATURES, SPECTROGRAM_HOP_LENGTH, TEMPOGRAM_WINDOW
+from mgr_jax.filterbanks import MFCC_COEFFICIENTS, N_FFT
+
+PAPER = ("tempogram", "chroma", "spectrogram")
+BATCHES = (1, 5, 64)
+TOGETHER = "all three"
+
+
+def run() -> None:
+    """Measures what the flags say."""
+    quick = flags.FLAGS.quick
+    names = [*PAPER, TOGETHER] if quick else [*PAPER, TOGETHER, "mel", "mfcc"]
+    rows = []
+    for size in (5,) if quick else BATCHES:
+        samples = _music(size)
+        for name in names:
+            parts = PAPER if name == TOGETHER else (name,)
+            ways = {
+                "ours": functools.partial(_ours, parts, samples),
+                "peer": functools.partial(_librosa, parts, samples),
+                "limit": _transforms(parts, size),
+            }
+            found = timing.seconds(ways, flags.FLAGS.rounds)
+            each = {way: 1e3 * s / size for way, s in found.items()}
+            rows.append(timing.Row(f"{name}, {size} at once", "ms a segment", **each))
+    rows += [_prepared(name) for name in PAPER]
+    timing.show("features of 5-s segments", "librosa", "FFTs alone", rows)
+
+
+def _prepared(name: str) -> timing.Row:
+    """A batch as preparing and predicting compute it: on all cores, to float16."""
+    samples = _music(shards.FEATURE_BATCH)
+    ways = {
+        "ours": functools.partial(shards.compute, name, samples),
+        "peer": functools.partial(_librosa, (name,), samples),
+        "limit": _transforms((name,), len(samples)),
+    }
+    found = timing.seconds(ways, flags.FLAGS.rounds)
+    each = {way: 1e3 * s / len(samples) for way, s in found.items()}
+    return timing.Row(f"{name}, {len(samples)}, as prepared", "ms a segment", **each)
+
+
+def _music(size: int) -> np.ndarray:
+    """Segments with notes in them: a spectrum of noise has no tuning to estimate."""
+    random = np.random.default_rng(0)
+    t = np.arange(SEGMENT_SAMPLES) / SAMPLE_RATE_HZ
+    hz = 55 * 2 ** (random.integers(0, 48, (size, 6, 1)) / 12)
+    notes = np.sin(2 * np.pi * hz * t) * (np.sin(np.pi * 4 * t) > 0)
+    noise = random.standard_normal((size, SEGMENT_SAMPLES))
+    return (0.05 * notes.sum(axis=1) + 0.01 * noise).astype(np.float32)
+
+
+def _ours(names: tuple[str, ...], samples: np.ndarray) -> None:
+    jax.block_until_ready(_together(names)(samples))
+
+
+@functools.cache
+def _together(names: tuple[str, ...]) -> Callable:
+    return jax.jit(lambda samples: [FEATURES[name].fn(samples) for name in names])
+
+
+def _librosa(names: tuple[str, ...], samples: np.ndarray) -> None:
+    for one in samples:
+        for name in names:
+            of_librosa(name, one)
+
+
+def of_librosa(name: str, y: np.ndarray) -> np.ndarray:
+    """A feature by librosa: (samples,) to (bins, frames)."""
+    import librosa
+
+    if name == "spectrogram":
+        spectrum = librosa.stft(
+            y, n_fft=N_FFT, hop_length=SPECTROGRAM_HOP_LENGTH, center=False
+        )
+        return librosa.power_to_db(np.abs(spectrum) ** 2, top_db=None)
+    if name == "mel":
+        mel = librosa.feature.melspectrogram(y=y, sr=SAMPLE_RATE_HZ)
+        return librosa.power_to_db(mel, top_db=None)
+    if name == "mfcc":
+        mel_db = of_librosa("mel", y)
+        return librosa.feature.mfcc(S=mel_db, n_mfcc=MFCC_COEFFICIENTS)
+    function = {
+        "tempogram": librosa.feature.tempogram,
+        "chroma": librosa.feature.chroma_stft,
+    }[name]
+    return function(y=y, sr=SAMPLE_RATE_HZ)
+
+
+def _transforms(names: tuple[str, ...], size: int) -> timing.Way:
+    """The Fourier transforms of features, and nothing else; see the module."""
+    random = np.random.default_rng(0)
+    frames, stretches = {}, None
+    for name in names:
+        count = FEATURES[name].shape()[1]
+        shape = (size, count, N_FFT)
+        # What has the same frames can share their spectrum.
+        hop = FEATURES[name].hop_length
+        frames[hop] = random.standard_normal(shape).astype(np.float32)
+        if name == "tempogram":
+            shape = (size, count, 2 * TEMPOGRAM_WINDOW)
+            stretches = random.standard_normal(shape).astype(np.float32)
+
+    @jax.jit
+    def transforms(frames, stretches):
+        spectra = [jnp.fft.rfft(x) for x in frames]
+        if stretches is None:
+            return spectra
+        return [*spectra, jnp.fft.irfft(jnp.fft.rfft(stretches), 2 * TEMPOGRAM_WINDOW)]
+
+    ready = jax.device_put((list(frames.values()), stretches))
+    return lambda: jax.block_until_ready(transforms(*ready))
+
+
+def main() -> None:
+    """Defines the flags and runs."""
+    timing.start(run, rounds=9)
+
+
+if __name__ == "__main__":
+    main()

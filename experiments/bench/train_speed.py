@@ -1,0 +1,141 @@
+"""The train step, against PyTorch; and the whole loop, against the step alone.
+
+    python -m experiments.bench.train_speed [--quick]
+
+Noise enters, as float16 features in memory, and a table leaves: segments a second of
+one optimiser step on the paper's network, for each of the paper's features, beside the
+same step of the same network in PyTorch (channels last, its faster layout). Before it
+is measured, the peer is given our weights and has to answer the same. The loop is
+`mgr_jax.train` on shards of rendered clips: reading, shuffling, stepping, validation
+left out; its limit is the step alone.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import pathlib
+import statistics
+import tempfile
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments.bench import timing
+from mgr_jax import models, prepare, steps, train
+from mgr_jax.config import Config, UserError, complete
+from mgr_jax.datasets import DATASETS
+from mgr_jax.features import FEATURES
+
+PAPER = ("spectrogram", "tempogram", "chroma")
+GENRES = 8
+# How far the peer's answer may be off ours.
+_SAME = 1e-3
+
+
+def run() -> None:
+    """Measures what the flags say."""
+    timing.keep_memory()
+    quick = flags.FLAGS.quick
+    rows = [step_row(name) for name in (PAPER[:1] if quick else PAPER)]
+    rows.append(loop_row(clips=16 if quick else 160, epochs=3 if quick else 6))
+    timing.show("training", "PyTorch", "the step alone", rows)
+
+
+def step_row(name: str) -> timing.Row:
+    """Segments a second of a feature's train step, ours and PyTorch's."""
+    config = Config(feature=name)
+    ours, peer = our_step(config), _peer_step(config)
+    found = timing.seconds({"ours": ours, "peer": peer}, flags.FLAGS.rounds)
+    speeds = {way: config.batch_size / took for way, took in found.items()}
+    what = f"step on {name}, {config.batch_size} at once"
+    return timing.Row(what, "segments/s", **speeds, more_is_better=True)
+
+
+def _batch(config: Config) -> steps.Batch:
+    random = np.random.default_rng(0)
+    shape = (config.batch_size, *FEATURES[config.feature].shape())
+    return {
+        "feature": random.standard_normal(shape).astype(np.float16),
+        "label": np.arange(config.batch_size) % GENRES,
+    }
+
+
+def _state(config: Config) -> steps.TrainState:
+    shape = FEATURES[config.feature].shape()
+    return steps.create_state(config, GENRES, shape, _blank(shape), 1000, 100)
+
+
+def _blank(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    bins = (shape[0], 1)
+    return np.zeros(bins, np.float32), np.ones(bins, np.float32)
+
+
+def our_step(config: Config) -> timing.Way:
+    """One optimiser step on a batch of noise."""
+    step = steps.data_parallel(steps.train_step, donate=True)
+    held, batch = [_state(config)], _batch(config)
+
+    def once() -> None:
+        held[0] = jax.block_until_ready(step(held[0], batch))
+
+    return once
+
+
+def _peer_step(config: Config) -> timing.Way:
+    try:
+        from experiments.bench import torch_cnn
+    except ModuleNotFoundError:
+        raise timing.missing("PyTorch") from None
+    shape = FEATURES[config.feature].shape()
+    network = torch_cnn.Cnn(config, GENRES, shape, models.reduction_for(shape))
+    state, batch = _state(config), _batch(config)
+    network.take_weights(state.params)
+    trainer = torch_cnn.Trainer(network, config, _blank(shape))
+    heard = np.asarray(FEATURES[config.feature].heard(batch["feature"]), np.float16)
+    answers = jax.nn.softmax(trainer.logits(heard))
+    ours = steps.data_parallel(steps.eval_step)(state, batch)
+    if not np.allclose(answers, ours, atol=_SAME):
+        raise UserError("the peer does not answer as ours does; compare the networks")
+    return lambda: trainer.step(batch["feature"], batch["label"])
+
+
+def loop_row(clips: int, epochs: int) -> timing.Row:
+    """Segments a second of the training loop, and of the step alone."""
+    with tempfile.TemporaryDirectory(prefix="mgr_jax_bench_") as folder:
+        config = Config(
+            dataset="synth",
+            feature="spectrogram",
+            synth_clips=clips,
+            data_dir=folder,
+            workdir=f"{folder}/run",
+            num_epochs=epochs,
+            patience=0,
+        )
+        synth = DATASETS["synth"]
+        config = complete(config, synth.default_split, synth.splits)
+        with contextlib.redirect_stdout(io.StringIO()):
+            train.train(config, prepare.prepare(config))
+        text = (pathlib.Path(folder) / "run" / "metrics.jsonl").read_text()
+    # The first epoch compiles, and reads the shards for the first time.
+    speeds = [json.loads(row)["segments_per_s"] for row in text.splitlines()[1:]]
+    size = min(config.batch_size, clips * 5 * 7 // 10)
+    config = dataclasses.replace(config, batch_size=size)
+    took = timing.seconds({"limit": our_step(config)}, flags.FLAGS.rounds)["limit"]
+    return timing.Row(
+        "the loop on spectrogram",
+        "segments/s",
+        ours=statistics.median(speeds),
+        limit=config.batch_size / took,
+        more_is_better=True,
+    )
+
+
+def main() -> None:
+    """Defines the flags and runs."""
+    timing.start(run, rounds=15)
+
+
+if __name__ == "__main__":
+    main()
