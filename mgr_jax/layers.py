@@ -143,12 +143,9 @@ class NormPool(nn.Module):
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         if not train:
-            mean, factor = (
-                running["mean"].value,
-                lax.rsqrt(running["var"].value + EPSILON),
-            )
+            factor = lax.rsqrt(running["var"].value + EPSILON)
             best, _ = _pool(x, _sign(scale), self.window)
-            return (best - mean) * (factor * scale) + bias
+            return (best - running["mean"].value) * (factor * scale) + bias
         axis_name = None if self.is_initializing() else self.axis_name
         pooled, *found = norm_and_pool(x, scale, bias, self.window, axis_name)
         if not self.is_initializing():

@@ -125,7 +125,8 @@ class CNN(_Convolutional):
 
     The widths of 16, 32, 64 were chosen on 236 General-MIDI clips of 4 genres in FMA's
     layout (official split, 235 validation segments, seed 0, 30 epochs). Cross entropy
-    and accuracy of validation segments at the best epoch, and parameters:
+    and accuracy of validation segments at the best epoch, and parameters (measured when
+    networks were still shown all of a spectrogram):
 
     ============  ===================  ===================  ===================
     widths        spectrogram          tempogram            chroma

@@ -42,6 +42,15 @@ def prepared(music_folder, tmp_path_factory) -> pathlib.Path:
     return prepare.prepare(config_for(music_folder, tmp_path_factory.mktemp("f")))
 
 
+@pytest.fixture
+def copied(prepared, music_folder, tmp_path) -> tuple[Config, pathlib.Path]:
+    """A finished folder to damage, and the config that it is of."""
+    config = config_for(music_folder, tmp_path)
+    folder = input_pipeline.prepared_folder(config)
+    shutil.copytree(prepared, folder)
+    return config, folder
+
+
 def test_tfds_opens_the_folder_in_a_plain_python_session(prepared):
     script = (
         "import sys, tensorflow_datasets as tfds\n"
@@ -365,11 +374,9 @@ def test_a_recording_that_breaks_off_while_it_is_cut_counts_what_it_gave(
 
 @pytest.mark.parametrize("lost", ["shard", "half a shard", "account", "several"])
 def test_what_a_finished_folder_lost_is_made_again_and_nothing_else(
-    prepared, music_folder, tmp_path, monkeypatch, lost
+    prepared, copied, monkeypatch, lost
 ):
-    config = config_for(music_folder, tmp_path)
-    folder = input_pipeline.prepared_folder(config)
-    shutil.copytree(prepared, folder)
+    config, folder = copied
     files = sorted(folder.glob("*.tfrecord-*"))
     expected = {"several": [0, 4]}.get(lost, [2])
     for k in expected:
@@ -399,11 +406,9 @@ def record_shards(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize("name", ["tracks.csv", "features.json"])
 def test_damaged_lists_are_written_again_as_the_message_says(
-    prepared, music_folder, tmp_path, monkeypatch, name
+    prepared, copied, monkeypatch, name
 ):
-    config = config_for(music_folder, tmp_path)
-    folder = input_pipeline.prepared_folder(config)
-    shutil.copytree(prepared, folder)
+    config, folder = copied
     (folder / name).write_text("{")
     prepare.prepare(config)
     with pytest.raises(UserError, match=r"delete dataset_info\.json there"):
@@ -417,12 +422,10 @@ def test_damaged_lists_are_written_again_as_the_message_says(
 
 @pytest.mark.parametrize("left", ["", "{"])
 def test_a_kill_while_the_commit_is_written_leaves_no_finished_folder(
-    prepared, music_folder, tmp_path, monkeypatch, left
+    prepared, copied, monkeypatch, left
 ):
     """TFDS writes it in place: a kill can leave it empty, or half of it."""
-    config = config_for(music_folder, tmp_path)
-    folder = input_pipeline.prepared_folder(config)
-    shutil.copytree(prepared, folder)
+    config, folder = copied
     (folder / "dataset_info.json").write_text(left)
     assert not input_pipeline.is_complete(folder)
     made = record_shards(monkeypatch)
@@ -432,11 +435,9 @@ def test_a_kill_while_the_commit_is_written_leaves_no_finished_folder(
 
 
 def test_a_kill_while_a_lost_shard_is_committed_leaves_no_finished_folder(
-    prepared, music_folder, tmp_path, monkeypatch
+    prepared, copied, monkeypatch
 ):
-    config = config_for(music_folder, tmp_path)
-    folder = input_pipeline.prepared_folder(config)
-    shutil.copytree(prepared, folder)
+    config, folder = copied
     next(folder.glob("*.tfrecord-00002-*")).unlink()
 
     def die_within(path, *_):
@@ -453,11 +454,9 @@ def test_a_kill_while_a_lost_shard_is_committed_leaves_no_finished_folder(
 
 @pytest.mark.parametrize("spec", ["another version", "nothing that can be read"])
 def test_features_of_another_version_are_made_anew_only_when_told(
-    prepared, music_folder, tmp_path, spec
+    prepared, copied, spec
 ):
-    config = config_for(music_folder, tmp_path)
-    folder = input_pipeline.prepared_folder(config)
-    shutil.copytree(prepared, folder)
+    config, folder = copied
     path = folder / "spec.json"
     whole = json.loads(path.read_text())
     other = json.dumps(whole | {"format_version": 1}) if "another" in spec else "\xff"

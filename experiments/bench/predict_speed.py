@@ -2,30 +2,26 @@
 
     python -m experiments.bench.predict_speed --workdir=runs/RUN [--file=song.mp3]
 
-A run's folder enters; a table leaves: the file decoded, judged by the library, and
-answered by the page's server, in turn, so that all three share what the machine does
-besides; then medians, and their ratio to decoding. Without --file, three minutes of
-music are rendered and written as an MP3.
+A run's folder enters; a table leaves: the file judged by the library, and answered by
+the page's server; the limit is decoding it alone. Without --file, music is rendered and
+written as an MP3: three minutes of it, or one with --quick.
 """
 
-import json
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 
 import numpy as np
 from absl import flags
 
-from mgr_jax import audio, cli, predict, tables
+from experiments.bench import timing
+from mgr_jax import audio, predict
 from mgr_jax.config import UserError
 from mgr_jax.datasets import synth
 
-SECONDS = 180
+SECONDS, QUICK_SECONDS = 180, 60
 RATE_HZ = 44_100
 
 
@@ -34,48 +30,30 @@ def run() -> None:
     given = flags.FLAGS
     if not given.workdir:
         raise UserError("--workdir: name the folder of a trained run")
+    seconds = QUICK_SECONDS if given.quick else SECONDS
     with tempfile.TemporaryDirectory(prefix="mgr_jax_bench_") as folder:
-        path = pathlib.Path(given.file or _music(pathlib.Path(folder) / "music.mp3"))
-        medians = measure(given.workdir, path, given.rounds)
-    if given.json:
-        print(json.dumps(medians))
-        return
-    decoding = medians["decoding alone"]
-    rows = [(k, f"{1e3 * s:.0f}", f"{s / decoding:.2f}") for k, s in medians.items()]
-    title = f"{path.name}, median of {given.rounds} rounds, interleaved"
-    table = tables.Table(("what", "ms", "of decoding"), rows, title)
-    print(tables.as_text(table))
+        scratch = pathlib.Path(folder) / "music.mp3"
+        path = pathlib.Path(given.file) if given.file else _music(scratch, seconds)
+        rows = measure(given.workdir, path, given.rounds)
+    timing.show(path.name, "", "decoding alone", rows)
 
 
-def measure(run_folder: str, path: pathlib.Path, rounds: int) -> dict[str, float]:
-    """Seconds of decoding, judging and answering a file, the median of so many rounds.
-
-    Each is done once before, so that all is compiled.
-    """
+def measure(run_folder: str, path: pathlib.Path, rounds: int) -> list[timing.Row]:
+    """Milliseconds of judging and of answering a file, beside those of decoding it."""
     predictor = predict.load(run_folder)
     server, address = _server(run_folder)
+    ways = {
+        "decoding alone": lambda: audio.decode(path),
+        "judged by the library": lambda: predictor.file(path),
+        "answered by the page": lambda: _ask(address, path),
+    }
     try:
-        ways = {
-            "decoding alone": lambda: audio.decode(path),
-            "judged by the library": lambda: predictor.file(path),
-            "answered by the page": lambda: _ask(address, path),
-        }
-        seconds = {name: [] for name in ways}
-        for number in range(rounds + 1):
-            for name, way in ways.items():
-                took = _timed(way)
-                if number:
-                    seconds[name].append(took)
-        return {name: statistics.median(took) for name, took in seconds.items()}
+        found = timing.seconds(ways, rounds)
     finally:
         server.terminate()
         server.communicate()
-
-
-def _timed(way: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    way()
-    return time.perf_counter() - began
+    limit = 1e3 * found.pop("decoding alone")
+    return [timing.Row(way, "ms", 1e3 * s, limit=limit) for way, s in found.items()]
 
 
 def _server(run_folder: str) -> tuple[subprocess.Popen, str]:
@@ -96,12 +74,12 @@ def _ask(address: str, path: pathlib.Path) -> None:
     answer.raise_for_status()
 
 
-def _music(path: pathlib.Path) -> pathlib.Path:
-    """Three minutes of synth's clips, one after the other, as a stereo MP3."""
+def _music(path: pathlib.Path, seconds: int) -> pathlib.Path:
+    """So much of synth's clips, one after the other, as a stereo MP3."""
     import soundfile
     import soxr
 
-    clips = [synth.render(number) for number in range(SECONDS // synth.CLIP_S)]
+    clips = [synth.render(number) for number in range(int(seconds // synth.CLIP_S))]
     samples = np.concatenate(clips)
     both = np.stack([soxr.resample(samples, audio.SAMPLE_RATE_HZ, RATE_HZ)] * 2, axis=1)
     soundfile.write(path, both, RATE_HZ, format="MP3")
@@ -114,9 +92,7 @@ def main() -> None:
     flags.DEFINE_string(
         "file", "", "Audio file to judge. Default: an MP3 of 3 minutes."
     )
-    flags.DEFINE_integer("rounds", 9, "Times that each is done.", lower_bound=1)
-    flags.DEFINE_bool("json", False, "Print seconds as JSON.")
-    cli.start(run)
+    timing.start(run, rounds=9)
 
 
 if __name__ == "__main__":

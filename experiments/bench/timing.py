@@ -67,11 +67,11 @@ def seconds(ways: Mapping[str, Way], rounds: int) -> dict[str, float]:
     Each is done once before, so that what is compiled or cached is.
     """
     took: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
+    for turn in range(rounds + 1):
         for name, way in ways.items():
             began = time.perf_counter()
             way()
-            if number:
+            if turn:
                 took[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in took.items()}
 
@@ -81,8 +81,8 @@ def show(title: str, peer: str, limit: str, rows: Sequence[Row]) -> None:
 
     Args:
       title: what was measured, and how.
-      peer: what the peer is.
-      limit: what the limit is.
+      peer: what the peer is; "" for none.
+      limit: what the limit is; "" for none.
       rows: what was found.
     """
     given = flags.FLAGS
@@ -95,17 +95,20 @@ def show(title: str, peer: str, limit: str, rows: Sequence[Row]) -> None:
         ]
         print(json.dumps(facts | {"rows": found}, indent=2))
         return
-    header = ("what", "unit", "ours", peer, "times as fast", limit, "of the limit")
-    cells = [
-        (
-            row.what,
-            row.unit,
-            *map(number, (row.ours, row.peer, row.times_peer, row.limit)),
-            number(row.of_limit),
-        )
-        for row in rows
-    ]
-    print(tables.as_text(tables.Table(header, cells, f"{title}; {machine()}")))
+    columns = {
+        "what": [row.what for row in rows],
+        "unit": [row.unit for row in rows],
+        "ours": [number(row.ours) for row in rows],
+    }
+    if peer:
+        columns[peer] = [number(row.peer) for row in rows]
+        columns["times as fast"] = [number(row.times_peer) for row in rows]
+    if limit:
+        columns[limit] = [number(row.limit) for row in rows]
+        columns["of the limit"] = [number(row.of_limit) for row in rows]
+    cells = list(zip(*columns.values(), strict=True))
+    title = f"{title}; {machine()}"
+    print(tables.as_text(tables.Table(tuple(columns), cells, title)))
 
 
 def number(value: float | None) -> str:

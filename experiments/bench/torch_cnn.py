@@ -116,10 +116,14 @@ class Trainer:
         self.normalisation = [
             torch.from_numpy(x).to(self.device) for x in normalisation
         ]
+        parameters = list(self.network.parameters())
+        # As ours, it lets scales and biases be.
+        groups = [
+            {"params": [x for x in parameters if x.ndim > 1]},
+            {"params": [x for x in parameters if x.ndim <= 1], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay
         )
 
     def step(self, feature: np.ndarray, label: np.ndarray) -> None:
