@@ -199,16 +199,18 @@ def tempogram(samples: jax.Array, device: Device) -> jax.Array:
     Source: paper section 2.1; librosa.feature.tempogram, its defaults.
     """
     onsets = _onset_strength(samples, device)
-    # Twice the window keeps the end of it from wrapping round to its start.
-    half, length = TEMPOGRAM_WINDOW // 2, 2 * TEMPOGRAM_WINDOW
+    half = TEMPOGRAM_WINDOW // 2
     ramp = np.linspace(0, 1, half, endpoint=False, dtype=np.float32)
-    rest = np.zeros(length - TEMPOGRAM_WINDOW, np.float32)
-    padded = jnp.concatenate([onsets[0] * ramp, onsets, onsets[-1] * ramp[::-1], rest])
-    window = np.append(hann_window(TEMPOGRAM_WINDOW), rest).astype(np.float32)
+    padded = jnp.concatenate([onsets[0] * ramp, onsets, onsets[-1] * ramp[::-1]])
+    window = hann_window(TEMPOGRAM_WINDOW).astype(np.float32)
 
     starts = np.arange(len(onsets), dtype=np.int32)
-    stretch = jax.vmap(lambda start: lax.dynamic_slice(padded, (start,), (length,)))
-    spectrum = jnp.fft.rfft(stretch(starts) * window)
+    stretch = jax.vmap(
+        lambda start: lax.dynamic_slice(padded, (start,), (TEMPOGRAM_WINDOW,))
+    )
+    # Twice the window keeps the end of it from wrapping round to its start.
+    length = 2 * TEMPOGRAM_WINDOW
+    spectrum = jnp.fft.rfft(stretch(starts) * window, length)
     energy = spectrum.real**2 + spectrum.imag**2
     autocorrelation = jnp.fft.irfft(energy, length)
     return _unit_peak(autocorrelation[:, :TEMPOGRAM_WINDOW])
