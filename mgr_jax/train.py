@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from mgr_jax import config as config_lib
-from mgr_jax import input_pipeline, splits, steps, workdir
+from mgr_jax import input_pipeline, memory, splits, steps, workdir
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError
 from mgr_jax.events import Events
@@ -94,6 +94,7 @@ def train(config: Config, folder: pathlib.Path) -> pathlib.Path:
       UserError: the folder belongs to another run, a side of the split is empty, or
         the loss is no longer a number.
     """
+    memory.keep_freed()
     run_folder = workdir.open_workdir(config)
     with _SignalWatch() as stop:
         run = _begin(config, run_folder, input_pipeline.open_prepared(folder))
@@ -271,7 +272,8 @@ def _train_epochs(
         epoch_started, steps_before = time.monotonic(), int(state.step)
         for after_step in _epoch_steps(run, train_step, state, progress, stop):
             state = after_step
-            progress.batch = int(state.step) - progress.epoch * run.steps_per_epoch
+            # Counted here: to look at the state's own count is to wait for the device.
+            progress.batch += 1
             if stop.signal and progress.batch < run.steps_per_epoch:
                 progress.train_s = time.monotonic() - started
                 _save(run, NEWEST, state, progress)

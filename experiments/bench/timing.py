@@ -6,8 +6,6 @@ else the machine does: times here are as noisy as the machine, ratios are not. E
 script of this folder measures with it.
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -138,19 +136,6 @@ def _processor() -> str:
         )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def keep_memory() -> None:
-    """Lets glibc keep what is freed, so that big arrays are not mapped anew each time.
-
-    Else it is chance, process by process, whether a step of JAX or PyTorch pays for
-    that: up to half of PyTorch's speed, as measured, and a seventh of JAX's.
-    """
-    no_mmap, trim, top_pad = (-4, 0), (-1, 2**31 - 1), (-2, 2**28)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in (no_mmap, trim, top_pad):
-            libc.mallopt(option, value)
 
 
 def start(run: Callable[[], None], rounds: int) -> None:
