@@ -21,6 +21,16 @@ from typing import Any
 MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
 FMA_SUBSETS = ("small", "medium", "large")
 
+# What can write shards: this process, or a runner of Apache Beam by its name there.
+LOCAL = "local"
+RUNNERS = (
+    LOCAL, "DirectRunner", "BundleBasedDirectRunner", "PrismRunner", "FlinkRunner",
+    "SparkRunner", "DataflowRunner", "PortableRunner",
+)  # fmt: skip
+
+# Fields that a run's results do not depend on, nor where they are.
+_OF_ONE_CALL = ("mode", "overwrite", "runner")
+
 # Characters that would break a line, or steer a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -136,6 +146,7 @@ class Config:
     # Preparing.
     tracks_per_shard: int = _field(32, "Tracks in one shard: the unit in which preparing resumes.", low=1)
     decode_threads: int = _field(0, "Threads that decode audio; 0 takes one per core.", low=0)
+    runner: str = _field(LOCAL, "What writes the shards: {choices}. local is this process, the others are Apache Beam's (pip install -e '.[beam]'), whose own options follow a -- at the end: --runner=DirectRunner -- --direct_num_workers=2.")
     max_skipped: float = _field(0.05, "Share of unreadable tracks above which preparing is an error.", low=0, high=1)
 
     # Training.
@@ -261,11 +272,14 @@ def check_same_run(saved: Config, now: Config, may_change: Iterable[str]) -> Non
 
 
 def command(config: Config) -> str:
-    """The command line that gives this config: the flags that are not at default."""
+    """The command line that gives this config: the flags that are not at default.
+
+    Those that only say how it was come by are left out.
+    """
     words = ["python -m mgr_jax.main"]
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
-        if value != field.default and field.name not in ("mode", "overwrite"):
+        if value != field.default and field.name not in _OF_ONE_CALL:
             words.append(shlex.quote(f"--{field.name}={_text(value)}"))
     return " ".join(words)
 

@@ -9,6 +9,7 @@ each mode is one call with it; all else can be imported without this module.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -27,26 +28,28 @@ CHOICES = {
     "model": (*MODELS, *BASELINES),
     "split": PROTOCOLS,
     "fma_subset": config_lib.FMA_SUBSETS,
+    "runner": config_lib.RUNNERS,
 }
 
 
-def run(config: Config) -> None:
-    """Does what a complete config says."""
-    from mgr_jax import prepare
+def run(config: Config, beam_options: Sequence[str] = ()) -> None:
+    """Does what a complete config says; preparing passes options on to Apache Beam."""
+    from mgr_jax import beam, prepare
 
+    beam.check(config.runner, beam_options)
     if config.mode == "prepare":
-        prepare.prepare(config)
+        prepare.prepare(config, beam_options)
         return
     with workdir.held_run(config):
-        _make_run(config)
+        _make_run(config, beam_options)
 
 
-def _make_run(config: Config) -> None:
+def _make_run(config: Config, beam_options: Sequence[str]) -> None:
     from mgr_jax import baselines, evaluate, prepare, train
 
     if config.mode != "evaluate":
         workdir.open_workdir(config)
-        folder = prepare.prepare(config)
+        folder = prepare.prepare(config, beam_options)
         fit = baselines.fit if config.model in BASELINES else train.train
         # What --overwrite had to delete is gone by now.
         fit(dataclasses.replace(config, overwrite=False), folder)
@@ -78,12 +81,12 @@ def _of_run(flag_values: flags.FlagValues, folder: pathlib.Path) -> Config:
     return dataclasses.replace(config, workdir=str(folder.absolute()))
 
 
-def main() -> None:
-    """Runs what the flags say."""
-    run(configure(flags.FLAGS))
+def main(words: Sequence[str]) -> None:
+    """Runs what the flags say; what follows -- is for Apache Beam."""
+    run(configure(flags.FLAGS), words)
 
 
 if __name__ == "__main__":
     config_lib.define_flags(CHOICES, flags.FLAGS)
     flags.adopt_module_key_flags(config_lib)
-    cli.start(main)
+    cli.start(main, takes_words=True)

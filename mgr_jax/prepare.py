@@ -4,15 +4,15 @@ A data set's tracks enter; a folder leaves that `tfds.builder_from_directory` op
 shard is the unit of work: `shards.write_shard(job, k)` decodes its tracks, computes the
 feature in batches, and renames a temporary file into place, so a killed run resumes at
 the first shard that is missing, two runs give the same bytes, and memory does not grow
-with the data set. TFDS's metadata is written last: a folder without it is not finished.
-A finished folder that has lost a shard gets it again. main calls `prepare`.
+with the data set. This process maps it over the shards, or `beam` has a cluster do so;
+the bytes are the same. TFDS's metadata is written last: a folder without it is not
+finished. A finished folder that has lost a shard gets it again. main calls `prepare`.
 """
 
 import contextlib
 import csv
 import hashlib
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -20,8 +20,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mgr_jax import audio, shards, workdir
-from mgr_jax.config import Config, UserError, replace_text, warn
+from mgr_jax import audio, beam, shards, workdir
+from mgr_jax.config import LOCAL, Config, UserError, replace_text, warn
 from mgr_jax.datasets import Track, dataset_key, load_tracks
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import (
@@ -43,19 +43,22 @@ NOTES_FILE = "notes.csv"
 _ODD = {SKIPPED_FILE: SKIPPED, NOTES_FILE: NOTE}
 
 
-def prepare(config: Config) -> pathlib.Path:
+def prepare(config: Config, beam_options: Sequence[str] = ()) -> pathlib.Path:
     """Makes sure that the shards of a run's data set and feature exist.
 
     Args:
       config: the run.
+      beam_options: where its `runner` is one of Apache Beam's, options of Beam.
 
     Returns:
       The finished folder; what was finished before is not computed again.
 
     Raises:
       UserError: the data are missing, the folder cannot be written, it was made from
-        other tracks or settings, or more tracks than --max_skipped cannot be read.
+        other tracks or settings, more tracks than --max_skipped cannot be read, or Beam
+        is missing, takes no such options or has failed.
     """
+    beam.check(config.runner, beam_options)
     folder = prepared_folder(config)
     try:
         tracks = tuple(load_tracks(config))
@@ -75,7 +78,7 @@ def prepare(config: Config) -> pathlib.Path:
         _check_spec(folder, spec, overwrite=config.overwrite)
         # Another process may have made them while this one waited.
         if not _is_finished(job, again=config.overwrite):
-            _write_all(job, config.max_skipped)
+            _write_all(job, config, beam_options)
     return folder
 
 
@@ -96,7 +99,7 @@ def _job(config: Config, folder: pathlib.Path, tracks: tuple[Track, ...]) -> Job
         tracks=tracks,
         tracks_per_shard=config.tracks_per_shard,
         segments_per_track=config.segments_per_track,
-        decode_threads=config.decode_threads or os.cpu_count() or 1,
+        decode_threads=config.decode_threads,
     )
 
 
@@ -133,9 +136,14 @@ def _writing_to(folder: pathlib.Path) -> Iterator[None]:
     ):
         # The folder itself is made, and emptied, by the one that holds it.
         folder.mkdir(exist_ok=True)
-        for leftover in folder.glob(".writing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _delete_leftovers(folder)
         yield
+
+
+def _delete_leftovers(folder: pathlib.Path) -> None:
+    """Deletes what was being written when its process, or its worker, ended."""
+    for leftover in folder.glob(".writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
@@ -171,9 +179,7 @@ def _check_spec(folder: pathlib.Path, spec: dict[str, Any], *, overwrite: bool) 
     replace_text(folder / SPEC_FILE, json.dumps(spec, indent=2) + "\n")
 
 
-def _write_all(job: Job, max_skipped: float) -> None:
-    import tqdm
-
+def _write_all(job: Job, config: Config, beam_options: Sequence[str]) -> None:
     started = time.monotonic()
     missing = [k for k in range(job.num_shards) if not shards.is_done(job, k)]
     done = job.num_shards - len(missing)
@@ -182,18 +188,15 @@ def _write_all(job: Job, max_skipped: float) -> None:
         f"shards{f', {done} of them already there' if done else ''}: {job.folder}",
         flush=True,
     )
-    with tqdm.tqdm(
-        total=len(job.tracks),
-        initial=min(done * job.tracks_per_shard, len(job.tracks)),
-        desc="preparing",
-        unit="track",
-        disable=None,
-    ) as bar:
-        for k in missing:
-            shards.write_shard(job, k, on_track=bar.update)
+    if config.runner == LOCAL:
+        _write_here(job, missing)
+    else:
+        beam.write_shards(job, missing, config.runner, beam_options)
+        # A worker that was lost, or outrun by another, may have left its own.
+        _delete_leftovers(job.folder)
     accounts = [shards.read_account(job, k) for k in range(job.num_shards)]
     rows = [row for account in accounts for row in account.tracks]
-    _commit(job, accounts, max_skipped)
+    _commit(job, accounts, config.max_skipped)
     print(
         f"prepared {sum(row['segments'] for row in rows)} segments of "
         f"{len(rows)} tracks, {sum(bool(row['skipped']) for row in rows)} "
@@ -205,6 +208,21 @@ def _write_all(job: Job, max_skipped: float) -> None:
         if odd:
             others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
             warn(f"{column}: {odd[0]}{others}; listed in {job.folder / name}")
+
+
+def _write_here(job: Job, missing: Sequence[int]) -> None:
+    import tqdm
+
+    done = job.num_shards - len(missing)
+    with tqdm.tqdm(
+        total=len(job.tracks),
+        initial=min(done * job.tracks_per_shard, len(job.tracks)),
+        desc="preparing",
+        unit="track",
+        disable=None,
+    ) as bar:
+        for k in missing:
+            shards.write_shard(job, k, on_track=bar.update)
 
 
 def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:

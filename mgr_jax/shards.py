@@ -51,7 +51,8 @@ class Job:
       tracks: all tracks, in shard order.
       tracks_per_shard: shard k holds tracks [k * n, (k + 1) * n).
       segments_per_track: see `audio.segment_starts`.
-      decode_threads: how many tracks are decoded at once.
+      decode_threads: how many tracks are decoded at once; 0 takes one per core of the
+        machine that writes.
     """
 
     folder: pathlib.Path
@@ -154,10 +155,11 @@ def _segments(
     """
     first = k * job.tracks_per_shard
     tracks = job.tracks[first : first + job.tracks_per_shard]
-    pool = concurrent.futures.ThreadPoolExecutor(job.decode_threads)
+    threads = job.decode_threads or os.cpu_count() or 1
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
         read = functools.partial(_read, segments_per_track=job.segments_per_track)
-        results = _in_order(pool, read, tracks, ahead=2 * job.decode_threads)
+        results = _in_order(pool, read, tracks, ahead=2 * threads)
         for index, (segments, notes, reason) in enumerate(results):
             path, number = shown(tracks[index].path), 0
             try:
