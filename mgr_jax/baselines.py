@@ -16,7 +16,7 @@ import numpy as np
 from mgr_jax import config as config_lib
 from mgr_jax import input_pipeline, train, workdir
 from mgr_jax.checkpoints import BEST, Checkpoints, DamagedError
-from mgr_jax.config import Config, UserError
+from mgr_jax.config import PRECISIONS, Config, UserError
 from mgr_jax.features import FEATURES, Feature
 from mgr_jax.input_pipeline import Batch, Prepared
 
@@ -48,6 +48,11 @@ def fit(config: Config, folder: pathlib.Path) -> pathlib.Path:
         raise UserError(
             f"--random_gain_db={config.random_gain_db:g}: --model={config.model} is "
             "fitted once, to the segments as they are; leave it out"
+        )
+    if config.precision != PRECISIONS[0]:
+        raise UserError(
+            f"--precision={config.precision}: --model={config.model} has no "
+            "convolutions; leave it out"
         )
     run_folder = workdir.open_workdir(config)
     prepared = input_pipeline.open_prepared(folder)

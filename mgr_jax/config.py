@@ -20,6 +20,7 @@ from typing import Any
 
 MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
 FMA_SUBSETS = ("small", "medium", "large")
+PRECISIONS = ("float32", "bfloat16")
 
 # What can write shards: this process, or a runner of Apache Beam by its name there.
 LOCAL = "local"
@@ -164,6 +165,7 @@ class Config:
     # The networks.
     widths: tuple[int, ...] = _field((16, 32, 64), "Filters of the three convolutional blocks.", low=1)
     hidden_units: int = _field(64, "Units of the fully connected layer, or of crnn's LSTM.", low=1)
+    precision: str = _field("float32", "What the convolutions compute in: {choices}. Parameters, statistics and loss are float32 in any case; bfloat16 is for GPUs and TPUs.")
     # fmt: on
 
     def __post_init__(self):
@@ -205,8 +207,9 @@ class Config:
         if dataset in ("fma", "gtzan+fma"):
             dataset += f"_{self.fma_subset}"
         name = f"{dataset}-{self.feature}-{self.model}-{self.split}-seed{self.seed}"
-        gain = f"-random_gain_{self.random_gain_db:g}_db"
-        return name + gain if self.random_gain_db else name
+        if self.random_gain_db:
+            name += f"-random_gain_{self.random_gain_db:g}_db"
+        return name if self.precision == PRECISIONS[0] else f"{name}-{self.precision}"
 
     @property
     def run_path(self) -> pathlib.Path:

@@ -106,7 +106,7 @@ class StridedConv(nn.Module):
         """(batch, bins, frames, 1) to (batch, fewer bins, fewer frames, features)."""
         shape = (*self.kernel_size, 1, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        return strided_conv(x, kernel, self.strides)
+        return strided_conv(x, kernel.astype(x.dtype), self.strides)
 
 
 # Batch normalisation and max pooling.
@@ -145,7 +145,8 @@ class NormPool(nn.Module):
         if not train:
             factor = lax.rsqrt(running["var"].value + EPSILON)
             best, _ = _pool(x, _sign(scale), self.window)
-            return (best - running["mean"].value) * (factor * scale) + bias
+            best = (best - running["mean"].value) * (factor * scale) + bias
+            return best.astype(x.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
         pooled, *found = norm_and_pool(x, scale, bias, self.window, axis_name)
         if not self.is_initializing():
@@ -219,13 +220,14 @@ def _norm_and_pool_forward(
     window: Window,
     axis_name: str | None,
 ) -> tuple[tuple[jax.Array, ...], Residuals]:
-    moments = x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))
+    full = x.astype(jnp.float32)
+    moments = full.mean((0, 1, 2)), jnp.square(full).mean((0, 1, 2))
     mean, square = _mean(moments, axis_name)
     variance = jnp.maximum(square - jnp.square(mean), 0)
     factor = lax.rsqrt(variance + EPSILON)
     best, place = _pool(x, _sign(scale), window)
     normalised = (best - mean) * factor
-    result = normalised * scale + bias, mean, variance
+    result = (normalised * scale + bias).astype(x.dtype), mean, variance
     return result, (x, scale, mean, factor, normalised, place)
 
 
@@ -236,7 +238,7 @@ def _norm_and_pool_backward(
     gradients: tuple[jax.Array, ...],
 ) -> tuple[jax.Array, ...]:
     x, scale, mean, factor, normalised, place = residuals
-    gradient = gradients[0]
+    gradient = gradients[0].astype(jnp.float32)
     of_bias = gradient.sum((0, 1, 2))
     of_scale = (gradient * normalised).sum((0, 1, 2))
     # Through the statistics, all of x gets some, of all devices' windows.
@@ -245,11 +247,8 @@ def _norm_and_pool_backward(
     step = scale * factor
     slope = -step * factor * shared[1]
     offset = -step * shared[0] - slope * mean
-    return (
-        _unpool(step * gradient, place, window, x.shape) + (offset + slope * x),
-        of_scale,
-        of_bias,
-    )
+    of_x = _unpool(step * gradient, place, window, x.shape) + (offset + slope * x)
+    return of_x.astype(x.dtype), of_scale, of_bias
 
 
 def _unpool(

@@ -29,6 +29,7 @@ CHOICES = {
     "split": PROTOCOLS,
     "fma_subset": config_lib.FMA_SUBSETS,
     "runner": config_lib.RUNNERS,
+    "precision": config_lib.PRECISIONS,
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mgr_jax.config import Config
 from mgr_jax.layers import NormPool, StridedConv
@@ -75,6 +76,7 @@ class _Convolutional(nn.Module):
       widths: filters of the three blocks.
       hidden_units: units of the dense layer, or of the LSTM.
       dropout: share dropped in training of what enters the last layers.
+      precision: dtype of the convolutions; parameters and statistics are float32.
       axis_name: name of the device axis in a pmapped step, None outside of one.
     """
 
@@ -83,6 +85,7 @@ class _Convolutional(nn.Module):
     widths: tuple[int, ...]
     hidden_units: int
     dropout: float
+    precision: DTypeLike
     axis_name: str | None = None
 
     def _blocks(self, x: jax.Array, train: bool) -> jax.Array:
@@ -93,8 +96,9 @@ class _Convolutional(nn.Module):
           train: whether BatchNorm uses the batch's own statistics.
 
         Returns:
-          (batch, fewer bins, fewer frames, widths[-1]).
+          (batch, fewer bins, fewer frames, widths[-1]), float32.
         """
+        x = x.astype(self.precision)
         stride = self.reduction.stride
         first_kernel = tuple(max(3, 2 * step) for step in stride)
         windows = [*self.reduction.pools, (1, 1)]
@@ -104,13 +108,15 @@ class _Convolutional(nn.Module):
             if block == 0:
                 x = StridedConv(width, first_kernel, stride, name=name)(x)
             else:
-                x = nn.Conv(width, (3, 3), use_bias=False, name=name)(x)
+                x = nn.Conv(
+                    width, (3, 3), use_bias=False, dtype=self.precision, name=name
+                )(x)
             norm = NormPool(
                 window, BATCH_NORM_MOMENTUM, self.axis_name, name=f"BatchNorm_{block}"
             )
             # Computed once, and not again wherever it is read.
             x = jax.lax.optimization_barrier(nn.relu(norm(x, train=train)))
-        return x
+        return x.astype(jnp.float32)
 
     def _drop(self, x: jax.Array, train: bool) -> jax.Array:
         if not train or not self.dropout:
@@ -221,6 +227,7 @@ def _builder(module: type[nn.Module], target: tuple[int, int]) -> Builder:
             widths=config.widths,
             hidden_units=config.hidden_units,
             dropout=config.dropout,
+            precision=config.precision,
             axis_name=axis_name,
         )
 

@@ -120,7 +120,8 @@ def test_the_svm_runs_as_any_other_model(program, music_folder, tmp_path):
     assert wrong.returncode == 1
     assert "other settings" in wrong.stderr
     elsewhere = f"--workdir={tmp_path / 'other'}"
-    wrong = program(*flags, "--random_gain_db=6", elsewhere)
-    assert wrong.returncode == 1
-    assert wrong.stderr.count("\n") == 1
-    assert "leave it out" in wrong.stderr
+    for flag in ("--random_gain_db=6", "--precision=bfloat16"):
+        wrong = program(*flags, flag, elsewhere)
+        assert wrong.returncode == 1
+        assert wrong.stderr.count("\n") == 1
+        assert "leave it out" in wrong.stderr

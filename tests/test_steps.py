@@ -61,6 +61,25 @@ def test_steps_learn_the_batch_and_count_what_they_saw():
     assert float(state.sums["loss"]) / 80 < 0.4
 
 
+@pytest.mark.parametrize("model", models.MODELS)
+def test_bfloat16_answers_nearly_alike_and_learns_in_float32(model):
+    settings = {"model": model, "dropout": 0.0, "label_smoothing": 0.0}
+    whole = make_state(**settings)
+    half, batch = make_state(**settings, precision="bfloat16"), make_batch()
+    answer = steps.data_parallel(steps.eval_step)
+    one, another = (np.asarray(answer(state, batch)) for state in (whole, half))
+    # It has 8 bits: 2 in 1000, over three convolutions.
+    np.testing.assert_allclose(one, another, atol=0.02)
+    assert (one != another).any()
+    step = steps.data_parallel(steps.train_step, donate=True)
+    for _ in range(30):
+        half = step(half, batch)
+    kept = (half.params, half.batch_stats, half.opt_state)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(kept)} == {"float32", "int32"}
+    assert float(half.sums["correct"]) == 80
+    assert float(half.sums["loss"]) / 80 < 0.4
+
+
 def test_a_step_is_a_function_of_state_and_batch():
     batch = make_batch()
     step = steps.data_parallel(steps.train_step, donate=True)

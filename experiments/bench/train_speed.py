@@ -24,7 +24,7 @@ from absl import flags
 
 from experiments.bench import timing
 from mgr_jax import memory, models, prepare, steps, train
-from mgr_jax.config import Config, UserError, complete
+from mgr_jax.config import PRECISIONS, Config, UserError, complete
 from mgr_jax.datasets import DATASETS
 from mgr_jax.features import FEATURES
 
@@ -39,18 +39,23 @@ def run() -> None:
     # As training does; PyTorch gains more by it than ours.
     memory.keep_freed()
     quick = flags.FLAGS.quick
-    rows = [step_row(name) for name in (PAPER[:1] if quick else PAPER)]
+    names = PAPER[:1] if quick else PAPER
+    # No CPU is fast in bfloat16, and the peer has float32 everywhere.
+    on_cpu = jax.default_backend() == "cpu"
+    precisions = PRECISIONS[:1] if on_cpu else PRECISIONS
+    rows = [step_row(name, precision) for name in names for precision in precisions]
     rows.append(loop_row(clips=16 if quick else 160, epochs=3 if quick else 6))
     timing.show("training", "PyTorch", "the step alone", rows)
 
 
-def step_row(name: str) -> timing.Row:
-    """Segments a second of a feature's train step, ours and PyTorch's."""
+def step_row(name: str, precision: str = PRECISIONS[0]) -> timing.Row:
+    """Segments a second of a feature's train step, ours and PyTorch's in float32."""
     config = Config(feature=name)
-    ours, peer = our_step(config), _peer_step(config)
+    ours = our_step(dataclasses.replace(config, precision=precision))
+    peer = _peer_step(config)
     found = timing.seconds({"ours": ours, "peer": peer}, flags.FLAGS.rounds)
     speeds = {way: config.batch_size / took for way, took in found.items()}
-    what = f"step on {name}, {config.batch_size} at once"
+    what = f"step on {name}, {precision}, {config.batch_size} at once"
     return timing.Row(what, "segments/s", **speeds, more_is_better=True)
 
 
