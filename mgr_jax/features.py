@@ -11,9 +11,10 @@ that hold to the last digit stands in spectra and in tuning.
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,13 +39,12 @@ from mgr_jax.filterbanks import (
 from mgr_jax.spectra import (
     AMIN,
     HOP_LENGTH,
-    Device,
+    Segment,
     batched,
     decibels,
     matmul,
     mel_power,
     num_frames,
-    power_spectrum,
 )
 from mgr_jax.tuning import tuning_index
 
@@ -160,28 +160,30 @@ def _unit_peak(x: jax.Array) -> jax.Array:
     return x / jnp.where(peak < _TINY, 1, peak)
 
 
-def _feature(fn: Callable[[jax.Array, Device], jax.Array]):
+def _feature(fn: Callable[[Segment], jax.Array]):
     """Makes `fn` of one segment, to (frames, bins), a Feature's `fn`."""
+    return jax.jit(functools.wraps(fn)(_of_batch(fn)))
+
+
+def _of_batch(fn: Callable[[Segment], Any]) -> Callable[[jax.Array], Any]:
     of_batch = batched(fn)
 
-    @jax.jit
-    @functools.wraps(fn)
-    def feature(samples: jax.Array) -> jax.Array:
+    def features(samples: jax.Array) -> Any:
         # FFTs and matrix products want frames first, a picture wants bins first.
-        return of_batch(samples).swapaxes(-1, -2)
+        return jax.tree.map(lambda x: x.swapaxes(-1, -2), of_batch(samples))
 
-    return feature
+    return features
 
 
 # Tempogram.
 
 
-def _onset_strength(samples: jax.Array, device: Device) -> jax.Array:
+def _onset_strength(segment: Segment) -> jax.Array:
     """(samples,) to (frames,), the mean rise over mel bands, in dB a frame.
 
     Source: librosa.onset.onset_strength, its defaults.
     """
-    power = mel_power(power_spectrum(samples, device))
+    power = mel_power(segment.power())
     power = jnp.maximum(power, jnp.maximum(power.max() * _ONSET_FLOOR, AMIN))
     # A rise in dB is a ratio of powers. In a steady tone it is smaller than the
     # roundings of the two levels, of which it would be the difference.
@@ -193,12 +195,12 @@ def _onset_strength(samples: jax.Array, device: Device) -> jax.Array:
 
 
 @_feature
-def tempogram(samples: jax.Array, device: Device) -> jax.Array:
+def tempogram(segment: Segment) -> jax.Array:
     """Local autocorrelation of onset strength, each frame's largest scaled to 1.
 
     Source: paper section 2.1; librosa.feature.tempogram, its defaults.
     """
-    onsets = _onset_strength(samples, device)
+    onsets = _onset_strength(segment)
     half = TEMPOGRAM_WINDOW // 2
     ramp = np.linspace(0, 1, half, endpoint=False, dtype=np.float32)
     padded = jnp.concatenate([onsets[0] * ramp, onsets, onsets[-1] * ramp[::-1]])
@@ -217,13 +219,13 @@ def tempogram(samples: jax.Array, device: Device) -> jax.Array:
 
 
 @_feature
-def chroma(samples: jax.Array, device: Device) -> jax.Array:
+def chroma(segment: Segment) -> jax.Array:
     """Energy of the twelve pitch classes, each frame's largest scaled to 1.
 
     Source: paper section 2.1; librosa.feature.chroma_stft, its defaults.
     """
-    power = power_spectrum(samples, device)
-    filters = jnp.asarray(chroma_filters())[tuning_index(power, device)]
+    power = segment.power()
+    filters = jnp.asarray(chroma_filters())[tuning_index(power, segment.device)]
     return _unit_peak(matmul(power, filters.T))
 
 
@@ -231,31 +233,31 @@ def chroma(samples: jax.Array, device: Device) -> jax.Array:
 
 
 @_feature
-def spectrogram(samples: jax.Array, device: Device) -> jax.Array:
+def spectrogram(segment: Segment) -> jax.Array:
     """Power in dB re 1, uncentred frames that overlap by 128 samples.
 
     Source: paper section 2.1; librosa.stft(n_fft=2048, hop_length=1920, center=False).
     """
-    power = power_spectrum(samples, device, SPECTROGRAM_HOP_LENGTH, centered=False)
+    power = segment.power(SPECTROGRAM_HOP_LENGTH, centered=False)
     return decibels(power)
 
 
 @_feature
-def mel(samples: jax.Array, device: Device) -> jax.Array:
+def mel(segment: Segment) -> jax.Array:
     """Power in mel bands, in dB re 1.
 
     Source: librosa.feature.melspectrogram, its defaults, in dB without top_db.
     """
-    return decibels(mel_power(power_spectrum(samples, device)))
+    return decibels(mel_power(segment.power()))
 
 
 @_feature
-def mfcc(samples: jax.Array, device: Device) -> jax.Array:
+def mfcc(segment: Segment) -> jax.Array:
     """Mel-frequency cepstral coefficients: the first terms of the mel bands' DCT.
 
     Source: librosa.feature.mfcc(S=mel, n_mfcc=20).
     """
-    mel_db = decibels(mel_power(power_spectrum(samples, device)))
+    mel_db = decibels(mel_power(segment.power()))
     return matmul(mel_db, dct_matrix().T)
 
 
@@ -263,7 +265,7 @@ def mfcc(samples: jax.Array, device: Device) -> jax.Array:
 
 
 @_feature
-def loudness(samples: jax.Array, device: Device) -> jax.Array:
+def loudness(segment: Segment) -> jax.Array:
     """Momentary loudness, in all and by band, and how it moves within its 400 ms.
 
     Three rows for the total and for each of ten bands, every 100 ms:
@@ -286,9 +288,12 @@ def loudness(samples: jax.Array, device: Device) -> jax.Array:
       where the standard's are sharp.
     """
     count = num_frames(
-        samples.size, LOUDNESS_HOP_LENGTH, centered=False, window=LOUDNESS_BLOCK_SAMPLES
+        segment.samples.size,
+        LOUDNESS_HOP_LENGTH,
+        centered=False,
+        window=LOUDNESS_BLOCK_SAMPLES,
     )
-    power = power_spectrum(samples, device, LOUDNESS_FRAME_HOP_LENGTH, centered=False)
+    power = segment.power(LOUDNESS_FRAME_HOP_LENGTH, centered=False)
     mean_square = jnp.maximum(matmul(power, loudness_filters().T), AMIN)
 
     starts = np.arange(count, dtype=np.int32) * LOUDNESS_HOP_FRAMES
@@ -410,3 +415,21 @@ FEATURES: dict[str, Feature] = {
         ),
     )
 }
+
+
+def together(names: Sequence[str]) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """Several features as one function, which computes what they share once.
+
+    Args:
+      names: of FEATURES.
+
+    Returns:
+      (..., samples) to a dict of name to (..., bins, frames), float32, jitted and
+      batched: what each feature's `fn` gives.
+    """
+    of_segment = {name: inspect.unwrap(FEATURES[name].fn) for name in names}
+
+    def all_of(segment: Segment) -> dict[str, jax.Array]:
+        return {name: fn(segment) for name, fn in of_segment.items()}
+
+    return jax.jit(_of_batch(all_of))

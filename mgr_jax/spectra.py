@@ -48,24 +48,47 @@ _GPU = Device(jnp.float64, frames_at_once=None)
 _TPU = Device(jnp.float32, frames_at_once=None)
 
 
-def batched(fn: Callable[[jax.Array, Device], jax.Array]):
-    """Makes `fn` of one segment and a device a function of a batch.
+class Segment:
+    """One segment while a function of it is compiled, and what spectra it has so far.
+
+    Features that are computed together share these. XLA would not: it does not see that
+    two loops do the same.
+
+    Attributes:
+      samples: float32 (samples,).
+      device: what it runs on.
+    """
+
+    def __init__(self, samples: jax.Array, device: Device):
+        """Begins without spectra."""
+        self.samples, self.device = samples, device
+        self._powers: dict[tuple[int, bool], jax.Array] = {}
+
+    def power(self, hop_length: int = HOP_LENGTH, centered: bool = True) -> jax.Array:
+        """(frames, 1025), as `power_spectrum` gives it."""
+        kind = hop_length, centered
+        if kind not in self._powers:
+            self._powers[kind] = power_spectrum(self.samples, self.device, *kind)
+        return self._powers[kind]
+
+
+def batched(fn: Callable[[Segment], Any]):
+    """Makes a function of one segment one of a batch.
 
     Args:
-      fn: ((samples,), what it runs on) to an array. It is given the device when it is
-        compiled.
+      fn: a segment to an array, or to a tree of arrays.
 
     Returns:
       (..., samples) to (..., *shape of that array). It may be mapped with jax.vmap.
     """
 
     def in_turn(samples):
-        if samples.shape[0] == 1:  # without a loop, XLA can share work between features
-            return fn(samples[0], _CPU)[None]
-        return lax.map(lambda one: fn(one, _CPU), samples)
+        if samples.shape[0] == 1:  # without a loop, there is one less to start
+            return jax.tree.map(lambda x: x[None], fn(Segment(samples[0], _CPU)))
+        return lax.map(lambda one: fn(Segment(one, _CPU)), samples)
 
     def at_once(device, samples):
-        return jax.vmap(lambda one: fn(one, device))(samples)
+        return jax.vmap(lambda one: fn(Segment(one, device)))(samples)
 
     @jax.custom_batching.custom_vmap
     def of_batch(samples: jax.Array) -> jax.Array:
@@ -78,13 +101,14 @@ def batched(fn: Callable[[jax.Array, Device], jax.Array]):
             tpu=functools.partial(at_once, _TPU),
             default=functools.partial(at_once, _GPU),
         )
-        return values.reshape(*batch, *values.shape[1:])
+        return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), values)
 
     @of_batch.def_vmap
     def _(axis_size, in_batched, samples):
         # jax.vmap's own way would lose float64: it rewrites what was traced inside
         # `allow_float64` when that is left.
-        return of_batch(samples), True
+        values = of_batch(samples)
+        return values, jax.tree.map(lambda _: True, values)
 
     return functools.wraps(fn)(of_batch)
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from mgr_jax.filterbanks import A0_HZ, HZ_PER_BIN, TUNINGS
-from mgr_jax.spectra import Device, allow_float64, batched, power_spectrum
+from mgr_jax.spectra import Device, Segment, allow_float64, batched
 
 _PEAK_BINS = np.arange(14, 372).reshape(-1, 2).T  # from 150 to 4000 Hz, in pairs
 _PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
@@ -25,9 +25,9 @@ _PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
 
 @jax.jit
 @batched
-def estimate_tuning(samples: jax.Array, device: Device) -> jax.Array:
+def estimate_tuning(segment: Segment) -> jax.Array:
     """(..., samples) to (...), the tuning that chroma takes, in semitones off A440."""
-    index = tuning_index(power_spectrum(samples, device), device)
+    index = tuning_index(segment.power(), segment.device)
     return jnp.asarray(TUNINGS, jnp.float32)[index]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from mgr_jax import audio, features, filterbanks, tuning
+from mgr_jax import audio, features, filterbanks, spectra, tuning
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 from mgr_jax.features import FEATURES
 
@@ -286,6 +286,36 @@ def test_all_of_a_feature_without_such_bounds_is_heard(name):
 def test_silence_is_at_the_floor(name, floor):
     value = compute(FEATURES[name].fn, np.zeros((1, SEGMENT_SAMPLES)))
     np.testing.assert_allclose(value, floor, atol=1e-4)
+
+
+def test_features_computed_together_are_those_computed_one_by_one():
+    rng = np.random.default_rng(0)
+    batch = rng.standard_normal((2, 2, SEGMENT_SAMPLES)).astype(np.float32)
+    found = features.together(FEATURES)(batch)
+    assert list(found) == sorted(FEATURES)
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, FEATURES[name].fn(batch))
+
+
+def test_features_computed_together_share_their_spectra(monkeypatch):
+    def made_for(*names):
+        made = []
+        power_spectrum = spectra.power_spectrum
+
+        def counted(*args):
+            made.append(args)
+            return power_spectrum(*args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(spectra, "power_spectrum", counted)
+            shape = jax.ShapeDtypeStruct((SEGMENT_SAMPLES,), np.float32)
+            features.together(names).lower(shape)
+        return len(made)
+
+    alone = made_for("chroma")
+    assert alone
+    assert made_for("chroma", "tempogram", "mel") == alone
+    assert made_for("chroma", "tempogram", "spectrogram") == 2 * alone
 
 
 @pytest.mark.parametrize("name", FEATURES)
