@@ -53,8 +53,6 @@ install() {
     'import sys; print("py3.%d.txt" % sys.version_info[1])')
   # The locks were made on Linux x86-64; other platforms take the ranges of setup.cfg.
   [ "$(uname -sm)" = "Linux x86_64" ] && [ -f "$lock" ] || lock=/dev/null
-  # Beam wants older releases of what TensorFlow Datasets also uses.
-  case ,$extras, in *,beam,*) lock=/dev/null ;; esac
   stamp=$venv/installed
   # The editable install knows this folder by its path.
   wanted="$extras $root $(cat "$root/setup.cfg" "$lock" | cksum)"
