@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mgr_jax import config as config_lib
-from mgr_jax import input_pipeline, train, workdir
+from mgr_jax import hosts, input_pipeline, train, workdir
 from mgr_jax.checkpoints import BEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError
 from mgr_jax.features import FEATURES, Feature
@@ -48,6 +48,10 @@ def fit(config: Config, folder: pathlib.Path) -> pathlib.Path:
         raise UserError(
             f"--random_gain_db={config.random_gain_db:g}: --model={config.model} is "
             "fitted once, to the segments as they are; leave it out"
+        )
+    if hosts.count() > 1:
+        raise UserError(
+            f"--model={config.model}: is fitted by one process; start it without others"
         )
     run_folder = workdir.open_workdir(config)
     prepared = input_pipeline.open_prepared(folder)

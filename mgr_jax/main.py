@@ -7,12 +7,13 @@ The same command goes on with a run that was interrupted. Flags become a Config,
 each mode is one call with it; all else can be imported without this module.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 
 from absl import flags
 
-from mgr_jax import cli, workdir
+from mgr_jax import cli, hosts, workdir
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config
 from mgr_jax.datasets import DATASETS
@@ -35,23 +36,31 @@ def run(config: Config) -> None:
     from mgr_jax import prepare
 
     if config.mode == "prepare":
-        prepare.prepare(config)
+        hosts.first(lambda: prepare.prepare(config))
         return
-    with workdir.held_run(config):
+    with contextlib.ExitStack() as held:
+        hosts.first(lambda: held.enter_context(workdir.held_run(config)))
         _make_run(config)
 
 
 def _make_run(config: Config) -> None:
-    from mgr_jax import baselines, evaluate, prepare, train
+    from mgr_jax import baselines, evaluate, train
+    from mgr_jax.input_pipeline import prepared_folder
 
     if config.mode != "evaluate":
-        workdir.open_workdir(config)
-        folder = prepare.prepare(config)
+        hosts.first(lambda: _make_ready(config))
         fit = baselines.fit if config.model in BASELINES else train.train
         # What --overwrite had to delete is gone by now.
-        fit(dataclasses.replace(config, overwrite=False), folder)
+        fit(dataclasses.replace(config, overwrite=False), prepared_folder(config))
     if config.mode != "train":
         evaluate.evaluate(config)
+
+
+def _make_ready(config: Config) -> None:
+    from mgr_jax import prepare
+
+    workdir.open_workdir(config)
+    prepare.prepare(config)
 
 
 def configure(flag_values: flags.FlagValues) -> Config:
@@ -79,8 +88,10 @@ def _of_run(flag_values: flags.FlagValues, folder: pathlib.Path) -> Config:
 
 
 def main() -> None:
-    """Runs what the flags say."""
-    run(configure(flags.FLAGS))
+    """Runs what the flags say, as one process or as one of many."""
+    config = configure(flags.FLAGS)
+    with hosts.joined(config):
+        run(config_lib.without_job(config))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ _MAY_CHANGE = (
     "overwrite",
     "max_skipped",
     "decode_threads",
+    *config_lib.JOB_FIELDS,
 )
 
 
