@@ -31,6 +31,7 @@ FINISHED, FAILED, NOT_RUN = "finished", "failed", "not run"
 
 def define_flags(leave_out: Iterable[str]) -> None:
     """Defines main's flags but for those left out, and the grid's own."""
+    leave_out = (*leave_out, *config_lib.JOB_FIELDS)
     config_lib.define_flags(main.CHOICES, flags.FLAGS, leave_out)
     flags.adopt_module_key_flags(config_lib)
     flags.DEFINE_integer("seeds", 5, "How many seeds, from --seed on.")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mgr_jax import config as config_lib
-from mgr_jax import input_pipeline, train, workdir
+from mgr_jax import hosts, input_pipeline, train, workdir
 from mgr_jax.checkpoints import BEST, Checkpoints, DamagedError
 from mgr_jax.config import PRECISIONS, Config, UserError
 from mgr_jax.features import FEATURES, Feature
@@ -53,6 +53,10 @@ def fit(config: Config, folder: pathlib.Path) -> pathlib.Path:
         raise UserError(
             f"--precision={config.precision}: --model={config.model} has no "
             "convolutions; leave it out"
+        )
+    if hosts.count() > 1:
+        raise UserError(
+            f"--model={config.model}: is fitted by one process; start it without others"
         )
     run_folder = workdir.open_workdir(config)
     prepared = input_pipeline.open_prepared(folder)

@@ -4,7 +4,8 @@ A state and the run's progress enter and leave. What a checkpoint needs to be us
 travels with it: normalisation as arrays of the state, config and labels as JSON beside
 it. Orbax makes a checkpoint appear as a whole or not at all; checksums beside it tell
 one that was damaged later, or copied in part. train saves; train, evaluate and predict
-restore.
+restore. All processes of a job call each function together, and process 0 writes what
+Orbax does not.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from mgr_jax import hosts
 from mgr_jax.config import UserError, replace_text
 
 NEWEST = "newest"
@@ -62,9 +64,10 @@ class Checkpoints:
         manager = self._managers[kind]
         if step not in manager.all_steps():
             # Sums of another checkpoint must not judge this one.
-            self._sums_path(kind).unlink(missing_ok=True)
+            self._forget_sums(kind)
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+                state=ocp.args.StandardSave(hosts.shared(state)),
+                about=ocp.args.JsonSave(about),
             )
             with _os_errors(self._root / kind):
                 manager.save(step, args=items)
@@ -78,6 +81,8 @@ class Checkpoints:
           OSError: they cannot be written.
         """
         step = self._managers[kind].latest_step()
+        if not hosts.is_first():
+            return
         if step is not None and self._sums_step(kind) != step:
             sums = {"step": step, "sha256": _checksums(self._folder(kind, step))}
             replace_text(self._sums_path(kind), json.dumps(sums, indent=1) + "\n")
@@ -92,8 +97,9 @@ class Checkpoints:
           OSError: the folder cannot be written.
         """
         for kind, manager in self._managers.items():
-            for begun in (self._root / kind).glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(begun)
+            if hosts.is_first():
+                for begun in (self._root / kind).glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(begun)
             for step in sorted(manager.all_steps())[:-1]:
                 manager.delete(step)
             # Checksums that cannot be read are damage, of which `about` tells.
@@ -138,13 +144,13 @@ class Checkpoints:
                 "run's folder with --workdir"
             )
         self._check(kind, step)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        return self._restore(kind, step, args)["state"]
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(hosts.shared(like)))
+        return hosts.local(self._restore(kind, step, args)["state"])
 
     def delete(self, kind: str) -> None:
         """Deletes the checkpoints of a kind, so that an earlier step can be saved."""
         manager = self._managers[kind]
-        self._sums_path(kind).unlink(missing_ok=True)
+        self._forget_sums(kind)
         for step in manager.all_steps():
             manager.delete(step)
 
@@ -158,6 +164,10 @@ class Checkpoints:
 
     def _sums_path(self, kind: str) -> pathlib.Path:
         return self._root / f"{kind}.json"
+
+    def _forget_sums(self, kind: str) -> None:
+        if hosts.is_first():
+            self._sums_path(kind).unlink(missing_ok=True)
 
     def _sums_step(self, kind: str) -> int | None:
         try:
@@ -190,6 +200,8 @@ class Checkpoints:
             return self._managers[kind].restore(step, args=args)
         # Orbax has no error of its own for what it cannot read.
         except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+            if hosts.is_loss(error):
+                raise
             reason = " ".join(str(error).split())[:200]
             raise DamagedError(
                 f"{self._folder(kind, step)}: cannot be restored ({reason})"

@@ -32,6 +32,9 @@ RUNNERS = (
 # Fields that a run's results do not depend on, nor where they are.
 _OF_ONE_CALL = ("mode", "overwrite", "runner")
 
+# What a process is told of its job. It is no part of a run: any number may go on with it.
+JOB_FIELDS = ("coordinator_address", "num_processes", "process_id", "lost_after_s")
+
 # Characters that would break a line, or steer a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -162,6 +165,12 @@ class Config:
     patience: int = _field(15, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
     shuffle_buffer_mb: int = _field(4096, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size.", low=1)
 
+    # Many processes, as one job.
+    coordinator_address: str = _field("", "HOST:PORT, on process 0's host, at which the processes of one job meet. Default: what SLURM, Open MPI, Kubernetes or a TPU pod says.")
+    num_processes: int = _field(0, "Processes of the job; 0 asks the environment, and is one where it says nothing.", low=0)
+    process_id: int = _field(-1, "This process's number, from 0; -1 asks the environment.", low=-1)
+    lost_after_s: int = _field(60, "Seconds without a sign of life after which a process of the job is lost, and the job ends.", low=5)
+
     # The networks.
     widths: tuple[int, ...] = _field((16, 32, 64), "Filters of the three convolutional blocks.", low=1)
     hidden_units: int = _field(64, "Units of the fully connected layer, or of crnn's LSTM.", low=1)
@@ -272,6 +281,12 @@ def check_same_run(saved: Config, now: Config, may_change: Iterable[str]) -> Non
             f"{now.run_path}: holds a run with other settings ({what}); name another "
             "--workdir, or start it anew with --overwrite"
         )
+
+
+def without_job(config: Config) -> Config:
+    """The config as a run keeps it, whose processes may be others each time."""
+    fields = {field.name: field.default for field in dataclasses.fields(Config)}
+    return dataclasses.replace(config, **{name: fields[name] for name in JOB_FIELDS})
 
 
 def command(config: Config) -> str:

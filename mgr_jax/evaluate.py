@@ -1,8 +1,9 @@
 """The best checkpoint on the test set: results.json, predictions.csv, the pictures.
 
 A run folder enters, and nothing else: its config says which shards and which split.
-The test set is read here, once training has chosen its checkpoint. main calls
-`evaluate`; the experiments `restore` a model to ask it further.
+The test set is read here, once training has chosen its checkpoint; the processes of a
+job read a share each, and process 0 counts all that they found. main calls `evaluate`;
+the experiments `restore` a model to ask it further.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from mgr_jax import config as config_lib
-from mgr_jax import figures, input_pipeline, report, splits
+from mgr_jax import figures, hosts, input_pipeline, report, splits
 from mgr_jax import restore as restore_lib
 from mgr_jax.config import Config, UserError, replace_text, warn
 from mgr_jax.features import FEATURES
@@ -47,7 +48,8 @@ def evaluate(config: Config) -> dict[str, Any]:
       config: the run's own, as `workdir.read_config` gives it.
 
     Returns:
-      What was written to results.json.
+      What was written to results.json; nothing in a process that is not the first of
+      its job.
 
     Raises:
       UserError: the checkpoint or the prepared features are not there, or the split
@@ -60,6 +62,8 @@ def evaluate(config: Config) -> dict[str, Any]:
     model = restore(config, prepared)
     progress = model.progress
     predictions = _predict(config, prepared, assignment, model)
+    if not hosts.is_first():
+        return {}
     history = progress["history"]
     if not progress["finished"]:
         warn(f"{workdir}: training has not finished; these are not its final results")
@@ -131,10 +135,12 @@ def _predict(
     assignment: splits.Assignment,
     model: Restored,
 ) -> Predictions:
-    side = input_pipeline.load_side(prepared, assignment, "test")
-    if not side.size:
+    host = {"process_index": hosts.index(), "process_count": hosts.count()}
+    side = input_pipeline.load_side(prepared, assignment, "test", **host)
+    if not side.total:
         raise UserError(f"--split={config.split}: no segment is left for the test set")
     rows = model.predict(input_pipeline.evaluation_batches(side, model.batch_size))
+    rows = input_pipeline.in_shard_order(hosts.gather(rows))
     ids = np.array([track.id for track in prepared.tracks])
     return Predictions(
         track_ids=ids[rows["track"]],

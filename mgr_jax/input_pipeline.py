@@ -4,6 +4,14 @@ A prepared folder and an assignment of its segments to sides enter; iterators ov
 numpy batches leave. Training order is a function of (seed, epoch) alone; evaluation
 pads its last batch and carries a mask, so that counts are exact. train and evaluate
 call it.
+
+Of a job's processes, each reads its share of the shards. It runs through the same order
+as one process that reads them all: where another's examples stand, it has blanks, which
+take part in the shuffle but hold nothing. So a training batch is made of the same rows
+in the same places whatever the number of processes, and each process has some of them;
+`steps.data_parallel` hands them round. That costs a batch's bytes on the network a
+step. In return, no example is read by two processes, shares may be uneven, and the
+memory of all processes together has to hold the training set, not that of each.
 """
 
 import csv
@@ -11,11 +19,12 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mgr_jax import hosts
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import Track, dataset_key
 from mgr_jax.features import Feature
@@ -189,18 +198,35 @@ class Side:
     """One side of a split, ready to be read.
 
     Attributes:
-      dataset: tf.data.Dataset of this host's share of its examples, each a dict of
-        feature (bins, frames) float16, label, track (index into Prepared.tracks) and
-        segment; in shard order.
-      size: number of examples in this host's share.
-      example_bytes: size of one example's feature.
+      dataset: tf.data.Dataset of its examples, each a dict of feature (bins, frames)
+        float16, label, track (index into Prepared.tracks) and segment; in shard order.
+        In place of what other hosts read there are blanks, whose feature is (0, 0).
+      shares: how many of them each host reads.
+      host: this host's number.
+      shape: (bins, frames) of a feature.
       files: the shards that it is read from.
     """
 
     dataset: Any
-    size: int
-    example_bytes: int
+    shares: tuple[int, ...]
+    host: int
+    shape: tuple[int, int]
     files: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of examples, over all hosts."""
+        return sum(self.shares)
+
+    @property
+    def size(self) -> int:
+        """Number of examples in this host's share."""
+        return self.shares[self.host]
+
+    @property
+    def example_bytes(self) -> int:
+        """Size of one example's feature."""
+        return 2 * int(np.prod(self.shape))
 
 
 def load_side(
@@ -228,12 +254,9 @@ def load_side(
     _keep_off_accelerators()
     info = _builder(prepared.folder).info
     files = tuple(str(path) for path in info.splits[TFDS_SPLIT].filepaths)
-    files = files[process_index::process_count]
-    table = _side_table(prepared, assignment)
-    wanted = table == SIDES.index(side)
-
-    per_shard = prepared.spec["tracks_per_shard"]
-    mine = (np.arange(len(table)) // per_shard) % process_count == process_index
+    wanted = _side_table(prepared, assignment) == SIDES.index(side)
+    shard = np.arange(len(wanted)) // prepared.spec["tracks_per_shard"]
+    counts = np.bincount(shard, wanted.sum(axis=1), len(files)).astype(np.int64)
 
     def parse(record: Any) -> dict[str, Any]:
         example = info.features.deserialize_example(record)
@@ -246,19 +269,61 @@ def load_side(
         found = tf.io.parse_single_example(record, keys)
         return tf.gather_nd(wanted, [[found["track"], found["segment"]]])[0]
 
-    dataset = tf.data.TFRecordDataset(list(files))
-    dataset = dataset.filter(belongs).map(parse, num_parallel_calls=2)
+    def read(paths: Any) -> Any:
+        dataset = tf.data.TFRecordDataset(paths)
+        return dataset.filter(belongs).map(parse, num_parallel_calls=2)
+
+    if process_count == 1:
+        dataset = read(list(files))
+    else:
+        dataset = _with_blanks(read, files, counts, process_index, process_count)
     return Side(
         dataset=dataset,
-        size=int(wanted[mine].sum()),
-        example_bytes=2 * int(np.prod(prepared.shape)),
-        files=files,
+        shares=tuple(int(counts[k::process_count].sum()) for k in range(process_count)),
+        host=process_index,
+        shape=prepared.shape,
+        files=files[process_index::process_count],
     )
 
 
+def _with_blanks(
+    read: Callable[[Any], Any],
+    files: Sequence[str],
+    counts: np.ndarray,
+    process_index: int,
+    process_count: int,
+) -> Any:
+    """What all files hold, in their order, but blanks for other hosts' files."""
+    import tensorflow as tf
+
+    zero = tf.zeros((), tf.int64)
+    blank = {"feature": tf.zeros((0, 0), tf.float16)}
+    blank |= dict.fromkeys(("label", "track", "segment"), zero)
+    mine = np.arange(len(files)) % process_count == process_index
+
+    def shard(path: Any, count: Any, is_mine: Any) -> Any:
+        others = tf.data.Dataset.from_tensors(blank).repeat(
+            tf.where(is_mine, zero, count)
+        )
+        return others.concatenate(read(tf.boolean_mask([path], [is_mine])))
+
+    listed = tf.data.Dataset.from_tensor_slices((list(files), counts, mine))
+    return listed.flat_map(shard)
+
+
+def _own(side: Side) -> Any:
+    """The examples of a side that this host reads, without blanks."""
+    import tensorflow as tf
+
+    dataset = _deterministic(side.dataset)
+    if len(side.shares) == 1:
+        return dataset
+    return dataset.filter(lambda example: tf.size(example["feature"]) > 0)
+
+
 def in_memory(side: Side, budget_mb: int) -> Side:
-    """Keeps a side's examples in memory after the first pass, where they fit."""
-    if side.size * side.example_bytes > budget_mb * 1e6:
+    """Keeps a host's share in memory after the first pass, where every share fits."""
+    if max(side.shares) * side.example_bytes > budget_mb * 1e6:
         return side
     return dataclasses.replace(side, dataset=side.dataset.cache())
 
@@ -287,30 +352,52 @@ def training_batches(
       skip: number of batches to leave out at the start, to go on within an epoch.
 
     Yields:
-      Dicts of feature (batch, bins, frames) float16, label (batch,) int64.
+      Dicts of feature (batch, bins, frames) float16, label (batch,) int64. Rows that
+      another host reads are zeros.
     """
+    import tensorflow as tf
+
     window = int(shuffle_buffer_mb * 1e6 // side.example_bytes)
     order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    batches = (
-        _deterministic(side.dataset)
-        .shuffle(max(1, min(side.size, window)), seed=order)
-        .batch(batch_size, drop_remainder=True)
-        .skip(skip)
-        .prefetch(2)
+    examples = _deterministic(side.dataset).shuffle(
+        max(1, min(side.total, window)), seed=order
     )
+    if len(side.shares) > 1:
+
+        def filled(example: dict[str, Any]) -> dict[str, Any]:
+            missing = side.shape - tf.shape(example["feature"])
+            feature = tf.pad(example["feature"], [(0, missing[0]), (0, missing[1])])
+            return example | {"feature": tf.ensure_shape(feature, side.shape)}
+
+        examples = examples.map(filled)
+    batches = examples.batch(batch_size, drop_remainder=True).skip(skip).prefetch(2)
     yield from _read(side, batches)
 
 
 def evaluation_batches(side: Side, batch_size: int) -> Iterator[Batch]:
-    """Every example once, in shard order, the last batch padded.
+    """Every example of this host's share once, in shard order, the last batch padded.
+
+    A host whose share is smaller than another's has batches of padding at the end, so
+    that all hosts have as many.
 
     Yields:
       Dicts of feature, label, track and segment, each (batch_size, ...), and mask
       (batch_size,) bool: False where a row is padding.
     """
-    batches = _deterministic(side.dataset).batch(batch_size).prefetch(2)
-    for batch in _read(side, batches):
+    left = -(-max(side.shares) // batch_size)
+    for batch in _read(side, _own(side).batch(batch_size).prefetch(2)):
+        left -= 1
         yield padded(batch, batch_size)
+    nothing = {key: np.zeros(0, np.int64) for key in ("label", "track", "segment")}
+    nothing["feature"] = np.zeros((0, *side.shape), np.float16)
+    for _ in range(left):
+        yield padded(nothing, batch_size)
+
+
+def in_shard_order(rows: Batch) -> Batch:
+    """Rows of several hosts, which name their track and segment, as one reads them."""
+    order = np.lexsort((rows["segment"], rows["track"]))
+    return {key: value[order] for key, value in rows.items()}
 
 
 def padded(batch: Batch, batch_size: int) -> Batch:
@@ -343,13 +430,14 @@ def normalisation(side: Side, feature: Feature) -> tuple[np.ndarray, np.ndarray]
     Returns:
       (mean, deviation), each float32 (bins, 1).
     """
-    total = squares = 0.0
+    total = squares = np.zeros(side.shape[0])
     frames = 0
-    for batch in _read(side, _deterministic(side.dataset).batch(64)):
+    for batch in _read(side, _own(side).batch(64)):
         values = feature.heard(batch["feature"])
         total = total + values.sum((0, 2), dtype=np.float64)
         squares = squares + np.square(values, dtype=np.float64).sum((0, 2))
         frames += values.shape[0] * values.shape[2]
+    total, squares, frames = hosts.add((total, squares, frames))
     mean = total / frames
     deviation = np.sqrt(np.maximum(squares / frames - mean**2, 0.0))
     deviation = np.maximum(deviation, max(0.1 * deviation.mean(), 1e-6))
@@ -366,7 +454,7 @@ def example_per_genre(side: Side, genres: tuple[str, ...]) -> dict[str, np.ndarr
       Genre to its feature (bins, frames) float32.
     """
     found: dict[str, np.ndarray] = {}
-    for example in _read(side, _deterministic(side.dataset)):
+    for example in _read(side, _own(side)):
         genre = genres[example["label"]]
         if genre not in found:
             found[genre] = example["feature"].astype(np.float32)

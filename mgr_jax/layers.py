@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mgr_jax import collectives
+
 EPSILON = 1e-5  # as nn.BatchNorm's
 
 Window = tuple[int, int]
@@ -210,7 +212,7 @@ def _mean(
     values: tuple[jax.Array, ...], axis_name: str | None
 ) -> tuple[jax.Array, ...]:
     """The means of values over all devices."""
-    return values if axis_name is None else lax.pmean(values, axis_name)
+    return values if axis_name is None else collectives.mean(values, axis_name)
 
 
 def _norm_and_pool_forward(

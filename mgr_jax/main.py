@@ -7,13 +7,14 @@ The same command goes on with a run that was interrupted. Flags become a Config,
 each mode is one call with it; all else can be imported without this module.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 
-from mgr_jax import cli, workdir
+from mgr_jax import cli, hosts, workdir
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config
 from mgr_jax.datasets import DATASETS
@@ -39,23 +40,31 @@ def run(config: Config, beam_options: Sequence[str] = ()) -> None:
 
     beam.check(config.runner, beam_options)
     if config.mode == "prepare":
-        prepare.prepare(config, beam_options)
+        hosts.first(lambda: prepare.prepare(config, beam_options))
         return
-    with workdir.held_run(config):
+    with contextlib.ExitStack() as held:
+        hosts.first(lambda: held.enter_context(workdir.held_run(config)))
         _make_run(config, beam_options)
 
 
 def _make_run(config: Config, beam_options: Sequence[str]) -> None:
-    from mgr_jax import baselines, evaluate, prepare, train
+    from mgr_jax import baselines, evaluate, train
+    from mgr_jax.input_pipeline import prepared_folder
 
     if config.mode != "evaluate":
-        workdir.open_workdir(config)
-        folder = prepare.prepare(config, beam_options)
+        hosts.first(lambda: _make_ready(config, beam_options))
         fit = baselines.fit if config.model in BASELINES else train.train
         # What --overwrite had to delete is gone by now.
-        fit(dataclasses.replace(config, overwrite=False), folder)
+        fit(dataclasses.replace(config, overwrite=False), prepared_folder(config))
     if config.mode != "train":
         evaluate.evaluate(config)
+
+
+def _make_ready(config: Config, beam_options: Sequence[str]) -> None:
+    from mgr_jax import prepare
+
+    workdir.open_workdir(config)
+    prepare.prepare(config, beam_options)
 
 
 def configure(flag_values: flags.FlagValues) -> Config:
@@ -83,8 +92,10 @@ def _of_run(flag_values: flags.FlagValues, folder: pathlib.Path) -> Config:
 
 
 def main(words: Sequence[str]) -> None:
-    """Runs what the flags say; what follows -- is for Apache Beam."""
-    run(configure(flags.FLAGS), words)
+    """Runs what the flags say, as one process or one of many; -- is for Apache Beam."""
+    config = configure(flags.FLAGS)
+    with hosts.joined(config):
+        run(config_lib.without_job(config), words)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mgr_jax import baselines, steps
+from mgr_jax import baselines, hosts, steps
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError, warn
 from mgr_jax.features import FEATURES, Feature
@@ -29,7 +29,7 @@ class Restored:
         `steps.probabilities`).
       probabilities: (rows, bins, frames) to (rows, genres), a pure JAX function, to be
         exported; None for a baseline.
-      batch_size: rows a batch.
+      batch_size: rows a batch, on each host.
       genres: label names, in the order of the probabilities.
       shape: (bins, frames) of the feature.
       feature_spec: what the features were made from.
@@ -82,11 +82,11 @@ def restore(config: Config) -> Restored:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     progress = _progress(checkpoints, about)
     checkpoints.close()
-    devices = jax.local_device_count()
+    devices = jax.device_count()
     return Restored(
         predict=predict,
         probabilities=probabilities,
-        batch_size=max(config.batch_size // devices, 1) * devices,
+        batch_size=max(config.batch_size // devices, 1) * devices // hosts.count(),
         genres=tuple(about["genres"]),
         shape=tuple(about["shape"]),
         feature_spec=about["feature_spec"],

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mgr_jax import models
+from mgr_jax import collectives, hosts, models
 from mgr_jax.config import Config
 from mgr_jax.features import FEATURES, Feature
 
@@ -108,7 +108,7 @@ def create_state(
         steps_per_epoch=steps_per_epoch,
     )
     # Placed as a step returns it; placed otherwise, the first step would compile twice.
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (DEVICE_AXIS,))
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.device_put(state, everywhere)
 
@@ -155,7 +155,7 @@ def train_step(state: TrainState, batch: Batch) -> TrainState:
         return loss, (updates["batch_stats"], logits)
 
     gradients, (batch_stats, logits) = jax.grad(loss_fn, has_aux=True)(state.params)
-    gradients, batch_stats = jax.lax.pmean((gradients, batch_stats), DEVICE_AXIS)
+    gradients, batch_stats = collectives.mean((gradients, batch_stats), DEVICE_AXIS)
     updates, opt_state = state.optimizer.update(
         gradients, state.opt_state, state.params
     )
@@ -166,7 +166,7 @@ def train_step(state: TrainState, batch: Batch) -> TrainState:
         "correct": (logits.argmax(-1) == labels).sum().astype(jnp.float32),
         "count": jnp.float32(len(labels)),
     }
-    seen = jax.lax.psum(seen, DEVICE_AXIS)
+    seen = collectives.total(seen, DEVICE_AXIS)
     kept = jnp.where(state.step % state.steps_per_epoch == 0, 0.0, 1.0)
     return state.replace(
         step=state.step + 1,
@@ -228,25 +228,38 @@ def data_parallel(
     out in order. A step that returns a state must make it equal on all devices itself
     (`pmean`): with `out_axes=None`, device 0's is what comes back.
 
+    Of many processes, each gives a training step the whole batch, with zeros in place
+    of the rows that others read; they change hands here. What is not trained on stays
+    with its process.
+
     Args:
       step: (state, batch) to a state where `donate` is set, else to (rows, ...).
       donate: whether the state's memory may be reused for the next.
 
     Returns:
-      (state, batch of all rows on this host) to the step's result for all rows.
+      (state, batch) to the step's next state, or to its result for all rows that this
+      process gave.
     """
-    count = jax.local_device_count()
+    count, processes = jax.local_device_count(), hosts.count()
+    handed_round = donate and processes > 1
+
+    def on_device(state: TrainState, batch: Batch) -> Any:
+        if handed_round:
+            batch = collectives.own_rows(batch, DEVICE_AXIS, processes, count)
+        return step(state, batch)
+
     parallel = jax.pmap(
-        step,
+        on_device if handed_round else step,
         axis_name=DEVICE_AXIS,
         in_axes=(None, 0),
         out_axes=None if donate else 0,
         donate_argnums=(0,) if donate else (),
+        devices=hosts.devices() if processes > 1 else None,
     )
 
     def run(state: TrainState, batch: Batch) -> Any:
         arrays = {key: batch[key] for key in ("feature", "label")}
-        dealt = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), arrays)
+        dealt = collectives.dealt(arrays, processes if handed_round else 1, count)
         result = parallel(state, dealt)
         if donate:
             return result

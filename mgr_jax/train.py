@@ -3,7 +3,9 @@
 A config and a prepared folder enter; a run folder with checkpoints and metrics leaves.
 Batch order is a function of (seed, epoch) and dropout of (seed, step), and a checkpoint
 holds all else, so a run that was killed and resumed ends with the same bits as one left
-alone. main calls `train`.
+alone. How many processes train it changes nothing, and how many devices no more than a
+last bit. All processes of a job run this loop alike; process 0 writes. main calls
+`train`.
 """
 
 import dataclasses
@@ -20,14 +22,15 @@ import jax
 import numpy as np
 
 from mgr_jax import config as config_lib
-from mgr_jax import input_pipeline, memory, splits, steps, workdir
+from mgr_jax import hosts, input_pipeline, memory, splits, steps, workdir
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
 from mgr_jax.config import Config, UserError
 from mgr_jax.events import Events
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared, Side
 
-_BAR_REFRESH_S = 0.5
+# How often the loop looks at its loss, and many processes at each other.
+_REFRESH_S = 0.5
 
 
 @dataclasses.dataclass
@@ -95,11 +98,16 @@ def train(config: Config, folder: pathlib.Path) -> pathlib.Path:
         the loss is no longer a number.
     """
     memory.keep_freed()
-    run_folder = workdir.open_workdir(config)
+    run_folder = config.run_path
+    hosts.first(lambda: workdir.open_workdir(config))
+    if not hosts.is_first():
+        # It has to be the same folder.
+        workdir.check_same_run(workdir.read_config(run_folder), config)
     with _SignalWatch() as stop:
-        run = _begin(config, run_folder, input_pipeline.open_prepared(folder))
-        state, progress = _restore_or_create(run)
-        workdir.write_config(config)
+        run, saved = _begin(config, run_folder, input_pipeline.open_prepared(folder))
+        state, progress = _restore_or_create(run, saved)
+        if hosts.is_first():
+            workdir.write_config(config)
         if progress.finished:
             print(f"training had finished: {run_folder}", flush=True)
         else:
@@ -112,7 +120,7 @@ def open_sides(config: Config, prepared: Prepared) -> dict[str, Side]:
     """What a run trains and validates on; what its split leaks is said.
 
     Returns:
-      Sides "train" and "validation", this host's share, neither of them empty.
+      Sides "train" and "validation", of which this host has a share; neither is empty.
 
     Raises:
       UserError: a side is empty.
@@ -122,13 +130,13 @@ def open_sides(config: Config, prepared: Prepared) -> dict[str, Side]:
         config_lib.warn(f"--split={config.split} leaks: {assignment.leaks}")
     for warning in assignment.warnings:
         config_lib.warn(warning)
-    host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    host = {"process_index": hosts.index(), "process_count": hosts.count()}
     sides = {
         side: input_pipeline.load_side(prepared, assignment, side, **host)
         for side in ("train", "validation")
     }
     for name, side in sides.items():
-        if not side.size:
+        if not side.total:
             raise UserError(
                 f"--split={config.split}: no segment is left for {name}; choose "
                 "another --split or other --split_ratios"
@@ -136,38 +144,61 @@ def open_sides(config: Config, prepared: Prepared) -> dict[str, Side]:
     return sides
 
 
-def _begin(config: Config, run_folder: pathlib.Path, prepared: Prepared) -> _Run:
+def _begin(
+    config: Config, run_folder: pathlib.Path, prepared: Prepared
+) -> tuple[_Run, "_Saved"]:
     sides = open_sides(config, prepared)
     if config.random_gain_db and not FEATURES[config.feature].level.any():
         config_lib.warn(
             f"--random_gain_db={config.random_gain_db:g}: changes nothing of "
             f"--feature={config.feature}, which does not depend on gain"
         )
-    batch_size = _batch_size(config, sides["train"].size)
-    return _Run(
+    checkpoints = Checkpoints(run_folder)
+    saved = _checkpoint_to_go_on_from(checkpoints)
+    begun = saved.about and saved.about.get("batch_size")
+    batch_size = _batch_size(config, sides["train"].total, begun)
+    run = _Run(
         config=config,
         workdir=run_folder,
         prepared=prepared,
         train=input_pipeline.in_memory(sides["train"], config.shuffle_buffer_mb),
         validation=sides["validation"],
         batch_size=batch_size,
-        steps_per_epoch=sides["train"].size // batch_size,
-        checkpoints=Checkpoints(run_folder),
+        steps_per_epoch=sides["train"].total // batch_size,
+        checkpoints=checkpoints,
     )
+    if saved.about is not None:
+        _check_same_data(run, saved.about)
+    return run, saved
 
 
-def _batch_size(config: Config, num_examples: int) -> int:
-    """The config's batch size on this host, made to fit the devices and the data."""
-    devices = jax.local_device_count()
-    wanted = config.batch_size // jax.process_count()
-    size = min(wanted, num_examples) // devices * devices
+def _batch_size(config: Config, num_examples: int, begun: int | None) -> int:
+    """Rows a step over all devices: those a run began with, or what fits now.
+
+    Args:
+      config: the run.
+      num_examples: training segments, over all hosts.
+      begun: the batch size of the checkpoint to go on from, None where there is none.
+
+    Raises:
+      UserError: the devices cannot share them.
+    """
+    devices = jax.device_count()
+    if begun is not None:
+        if begun % devices:
+            raise UserError(
+                f"{config.run_path}: was begun with batches of {begun}, which "
+                f"{devices} devices cannot share evenly; go on with a number of "
+                f"devices that divides {begun}, or name another --workdir"
+            )
+        return begun
+    size = min(config.batch_size, num_examples) // devices * devices
     if not size:
         raise UserError(
-            f"--batch_size={config.batch_size}: {devices} devices on each of "
-            f"{jax.process_count()} hosts need at least one of the "
-            f"{num_examples} training segments each"
+            f"--batch_size={config.batch_size}: {devices} devices need at least one of "
+            f"the {num_examples} training segments each"
         )
-    if size != wanted:
+    if size != config.batch_size:
         print(
             f"using batches of {size} ({num_examples} training segments, {devices} "
             "devices)",
@@ -176,8 +207,16 @@ def _batch_size(config: Config, num_examples: int) -> int:
     return size
 
 
-def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
-    kind, about = _checkpoint_to_go_on_from(run)
+@dataclasses.dataclass(frozen=True)
+class _Saved:
+    """The checkpoint to go on from: its kind, and what is beside it; None for none."""
+
+    kind: str
+    about: dict[str, Any] | None
+
+
+def _restore_or_create(run: _Run, saved: _Saved) -> tuple[steps.TrainState, Progress]:
+    about = saved.about
     bins = run.prepared.shape[0]
     blank = (np.zeros((bins, 1), np.float32), np.ones((bins, 1), np.float32))
     state = steps.create_state(
@@ -193,9 +232,8 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
     if about is None:
         progress = Progress()
     else:
-        _check_same_data(run, about)
         try:
-            state = run.checkpoints.restore(kind, state)
+            state = run.checkpoints.restore(saved.kind, state)
         except DamagedError as error:
             raise error.remedied from None
         progress = Progress(**about["progress"])
@@ -210,8 +248,8 @@ def _restore_or_create(run: _Run) -> tuple[steps.TrainState, Progress]:
     return state, progress
 
 
-def _checkpoint_to_go_on_from(run: _Run) -> tuple[str, dict[str, Any] | None]:
-    """The newest checkpoint's kind and what is beside it; the best is second best.
+def _checkpoint_to_go_on_from(checkpoints: Checkpoints) -> _Saved:
+    """The newest checkpoint; the best is second best.
 
     Going on from an earlier epoch ends with the same bits.
 
@@ -220,37 +258,37 @@ def _checkpoint_to_go_on_from(run: _Run) -> tuple[str, dict[str, Any] | None]:
     """
     damage = None
     try:
-        about = run.checkpoints.about(NEWEST)
+        about = checkpoints.about(NEWEST)
         if about is not None:
-            return NEWEST, about
+            return _Saved(NEWEST, about)
     except DamagedError as error:
         damage = error
     # A kill may have come between the saves of a first epoch, or after a damaged newest
     # was deleted.
     try:
-        about = run.checkpoints.about(BEST)
+        about = checkpoints.about(BEST)
     except DamagedError as error:
         damage, about = damage or error, None
     if about is None:
         if damage is None:
-            return NEWEST, None
+            return _Saved(NEWEST, None)
         raise damage.remedied
     if damage is not None:
         config_lib.warn(f"{damage}; going back to the best checkpoint")
-        run.checkpoints.delete(NEWEST)
-    return BEST, about
+        checkpoints.delete(NEWEST)
+    return _Saved(BEST, about)
 
 
 def _check_same_data(run: _Run, about: dict[str, Any]) -> None:
     """Refuses to go on with a checkpoint on what it was not trained on."""
     check_same_config(run.config, about)
     now = _about(run)
-    for key in ("feature_spec", "genres", "batch_size"):
+    for key in ("feature_spec", "genres"):
         if about[key] != now[key]:
             raise UserError(
-                f"{run.workdir}: was trained on other data or devices (its {key} is "
-                f"not that of {run.prepared.folder}); name another --workdir, or start "
-                "it anew with --overwrite"
+                f"{run.workdir}: was trained on other data (its {key} is not that of "
+                f"{run.prepared.folder}); name another --workdir, or start it anew "
+                "with --overwrite"
             )
 
 
@@ -259,12 +297,14 @@ def _train_epochs(
 ) -> None:
     train_step = steps.data_parallel(steps.train_step, donate=True)
     eval_step = steps.data_parallel(steps.eval_step)
-    events = Events(run.workdir / "tensorboard", first_step=int(state.step) + 1)
+    events = None
+    if hosts.is_first():
+        events = Events(run.workdir / "tensorboard", first_step=int(state.step) + 1)
     started = time.monotonic() - progress.train_s
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(
-        f"training {run.config.model} ({parameters} parameters) on {run.train.size} "
-        f"segments, validating on {run.validation.size}: {run.workdir}",
+        f"training {run.config.model} ({parameters} parameters) on {run.train.total} "
+        f"segments, validating on {run.validation.total}: {run.workdir}",
         flush=True,
     )
     while not progress.finished:
@@ -274,7 +314,7 @@ def _train_epochs(
             state = after_step
             # Counted here: to look at the state's own count is to wait for the device.
             progress.batch += 1
-            if stop.signal and progress.batch < run.steps_per_epoch:
+            if stop.agreed and progress.batch < run.steps_per_epoch:
                 progress.train_s = time.monotonic() - started
                 _save(run, NEWEST, state, progress)
                 stop.leave(f"at epoch {epoch}, batch {progress.batch}")
@@ -286,10 +326,12 @@ def _train_epochs(
         row |= _validate(run, eval_step, state)
         progress.train_s = round(time.monotonic() - started, 3)
         _finish_epoch(run, state, progress, row)
-        events.write(row["step"], row)
-        if stop.signal:
+        if events:
+            events.write(row["step"], row)
+        if stop.agree():
             stop.leave(f"after epoch {epoch}")
-    events.close()
+    if events:
+        events.close()
 
 
 def _epoch_steps(
@@ -319,15 +361,13 @@ def _epoch_steps(
         leave=False,
         disable=None,
     ) as bar:
-        looked = time.monotonic()
         for batch in batches:
             state = train_step(state, batch)
             bar.update(run.batch_size)
             # Looking at a number waits for the device, so it is done now and then.
-            if time.monotonic() - looked > _BAR_REFRESH_S or stop.signal:
+            if stop.agree_now_and_then():
                 loss, accuracy = _means(run, state)
                 bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.3f}")
-                looked = time.monotonic()
             yield state
 
 
@@ -366,8 +406,11 @@ def _row(run: _Run, state: steps.TrainState, epoch: int) -> dict[str, Any]:
 
 def _validate(run: _Run, eval_step: Any, state: steps.TrainState) -> dict[str, float]:
     """Cross entropy and accuracy over the validation segments, each counted once."""
-    batches = input_pipeline.evaluation_batches(run.validation, run.batch_size)
+    batches = input_pipeline.evaluation_batches(
+        run.validation, run.batch_size // hosts.count()
+    )
     rows = steps.probabilities(eval_step, state, batches)
+    rows = input_pipeline.in_shard_order(hosts.gather(rows))
     chosen = rows["probabilities"][np.arange(len(rows["label"])), rows["label"]]
     correct = rows["probabilities"].argmax(-1) == rows["label"]
     loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
@@ -446,19 +489,43 @@ def _about(run: _Run) -> dict[str, Any]:
 
 def _write_metrics(run: _Run, progress: Progress) -> None:
     """Writes the whole of metrics.jsonl: a resumed run must not keep undone epochs."""
+    if not hosts.is_first():
+        return
     text = "".join(json.dumps(row) + "\n" for row in progress.history)
     config_lib.replace_text(run.workdir / workdir.METRICS_FILE, text)
 
 
 class _SignalWatch:
-    """Remembers SIGTERM or SIGINT until the loop has saved and can leave."""
+    """Remembers SIGTERM or SIGINT until the loop has saved and can leave.
+
+    A signal to one process of a job is one to all: they agree on it, and leave together
+    at the same step.
+
+    Attributes:
+      agreed: the signal that all have agreed to leave at; 0 for none.
+    """
 
     def __init__(self):
-        self.signal: int | None = None
+        self.agreed = 0
+        self._signal = 0
+        self._meetings = hosts.Meetings(_REFRESH_S)
+
+    def agree(self) -> int:
+        """Asks all processes for signals."""
+        self.agreed = hosts.largest(self._signal)
+        return self.agreed
+
+    def agree_now_and_then(self) -> bool:
+        """Whether this call, made alike in all processes, was one to agree at."""
+        found = self._meetings.largest(self._signal)
+        if found is None:
+            return False
+        self.agreed = found
+        return True
 
     def __enter__(self) -> "_SignalWatch":
         def remember(number: int, frame: Any) -> None:
-            self.signal = number
+            self._signal = number
 
         self._before = {
             number: signal.signal(number, remember)
@@ -472,6 +539,6 @@ class _SignalWatch:
 
     def leave(self, where: str) -> None:
         """Ends the process, with status 0 after a SIGTERM."""
-        name = signal.Signals(self.signal).name
+        name = signal.Signals(self.agreed).name
         print(f"stopped by {name} {where}; saved: the same command goes on", flush=True)
-        sys.exit(0 if self.signal == signal.SIGTERM else 130)
+        sys.exit(0 if self.agreed == signal.SIGTERM else 130)

@@ -46,6 +46,7 @@ _MAY_CHANGE = (
     "max_skipped",
     "decode_threads",
     "runner",
+    *config_lib.JOB_FIELDS,
 )
 
 

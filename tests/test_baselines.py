@@ -119,9 +119,8 @@ def test_the_svm_runs_as_any_other_model(program, music_folder, tmp_path):
     wrong = program(*flags, "--random_gain_db=6")
     assert wrong.returncode == 1
     assert "other settings" in wrong.stderr
-    elsewhere = f"--workdir={tmp_path / 'other'}"
     for flag in ("--random_gain_db=6", "--precision=bfloat16"):
-        wrong = program(*flags, flag, elsewhere)
+        wrong = program(*flags, flag, f"--workdir={tmp_path / flag}")
         assert wrong.returncode == 1
         assert wrong.stderr.count("\n") == 1
         assert "leave it out" in wrong.stderr
