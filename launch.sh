@@ -5,6 +5,8 @@
 #   ./launch.sh            the main job on synth, which needs no data
 #   ./launch.sh FLAGS...   python -m mgr_jax.main FLAGS...
 #   ./launch.sh test       the tests (further words go to pytest)
+#   ./launch.sh --local_processes=N FLAGS...
+#                          the same as N processes of one job, as N hosts would be
 #
 # PYTHON=python3.12      the Python to make .venv with
 # MGR_EXTRAS=cuda        extras of setup.cfg to install as well (cuda, tpu, beam, test)
@@ -79,5 +81,8 @@ if grep -q '^test' "$venv/installed" 2>/dev/null; then
 else
   install "${MGR_EXTRAS:-}"
 fi
+case ${1:-} in
+--local_processes=*) exec "$venv/bin/python" -m mgr_jax.local_job "$@" ;;
+esac
 [ $# -gt 0 ] || set -- --dataset=synth --feature=spectrogram
 exec "$venv/bin/python" -m mgr_jax.main "$@"
