@@ -10,6 +10,7 @@ through every function as it came.
 import atexit
 import contextlib
 import importlib.util
+import itertools
 import os
 import re
 import signal
@@ -27,6 +28,11 @@ from mgr_jax.witness import Witness
 # How long processes wait for the last of them to come, and for each other at the end.
 _COME_S = 300
 _GO_S = 30
+# How long they wait for what one of them does alone.
+_WORK_S = 30 * 24 * 3600
+
+# A wait has a name of its own, which all processes count up alike.
+_waits = itertools.count()
 
 # The words of the collectives, on CPU and GPU, and of the coordination service.
 _LOSS = re.compile(
@@ -76,7 +82,7 @@ def joined(config: Config) -> Iterator[None]:
                 silence.enter_context(contextlib.redirect_stdout(nowhere))
                 silence.enter_context(contextlib.redirect_stderr(nowhere))
             yield
-        _gather_bytes(b"")
+        wait()
         jax.distributed.shutdown()
     except BaseException as error:
         _end(witness, error)
@@ -142,7 +148,7 @@ def _end(witness: Witness, error: BaseException) -> None:
         status = error.code if isinstance(error.code, int) else 1
     if status == 0:
         # All leave together, as after a SIGTERM.
-        _gather_bytes(b"")
+        wait()
         jax.distributed.shutdown()
     witness.told()
 
@@ -174,6 +180,7 @@ def first(work: Callable[[], Any]) -> None:
             work()
         failed = b"0"
     finally:
+        wait()
         answers = _gather_bytes(failed)
     if answers[0] != b"0":
         sys.exit(1)
@@ -227,9 +234,16 @@ def _gather_bytes(data: bytes) -> list[bytes]:
 
 
 def wait() -> None:
-    """Waits until all processes have come here."""
-    if count() > 1:
-        _gather_bytes(b"")
+    """Waits until all processes have come here, be it for days.
+
+    A collective would give up after a minute. Here, only the loss of a process ends it.
+    """
+    if count() == 1:
+        return
+    from orbax.checkpoint import multihost
+
+    meet = multihost.get_barrier_sync_fn()
+    meet(key=f"mgr_jax_{next(_waits)}", timeout_ms=_WORK_S * 1000)
 
 
 def shared(state: Any) -> Any:
