@@ -41,16 +41,14 @@ def run(count: int, words: Sequence[str]) -> int:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     job = [f"--coordinator_address={address}", f"--num_processes={count}"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "mgr_jax.main", *job, f"--process_id={k}", *words],
-            # A terminal's Ctrl-C comes here, and is passed on once.
-            start_new_session=True,
-        )
-        for k in range(count)
-    ]
+    started: list[subprocess.Popen] = []
+    # Before there is a process, so that none is left when a signal comes this early.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, functools.partial(_pass_on, started))
+    for k in range(count):
+        command = [sys.executable, "-m", "mgr_jax.main", *job, f"--process_id={k}"]
+        # A terminal's Ctrl-C comes here, and is passed on once.
+        started.append(subprocess.Popen([*command, *words], start_new_session=True))
     return _wait(started)
 
 
