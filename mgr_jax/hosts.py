@@ -3,14 +3,13 @@
 What a process was told of its job enters, by flags or by the environment; a block in
 which `jax.devices()` are those of all processes leaves. Process 0 alone writes and
 prints. All else that the processes must do alike, they do through this module: main
-joins them, train and evaluate gather, checkpoints waits. A job of one process passes
+joins them, train and evaluate gather, checkpoints shares. A job of one process passes
 through every function as it came.
 """
 
 import atexit
 import contextlib
 import importlib.util
-import itertools
 import os
 import re
 import signal
@@ -28,11 +27,8 @@ from mgr_jax.witness import Witness
 # How long processes wait for the last of them to come, and for each other at the end.
 _COME_S = 300
 _GO_S = 30
-# How long they wait for what one of them does alone.
-_WORK_S = 30 * 24 * 3600
-
-# A wait has a name of its own, which all processes count up alike.
-_waits = itertools.count()
+# How long one may work alone. One that is lost is told of after `lost_after_s`.
+_ALONE_S = 14 * 24 * 3600
 
 # The words of the collectives, on CPU and GPU, and of the coordination service.
 _LOSS = re.compile(
@@ -82,7 +78,7 @@ def joined(config: Config) -> Iterator[None]:
                 silence.enter_context(contextlib.redirect_stdout(nowhere))
                 silence.enter_context(contextlib.redirect_stderr(nowhere))
             yield
-        wait()
+        _meet()
         jax.distributed.shutdown()
     except BaseException as error:
         _end(witness, error)
@@ -107,6 +103,12 @@ def _is_one_of_many(config: Config) -> bool:
 
 
 def _join(config: Config) -> None:
+    address = config.coordinator_address
+    if address and not re.fullmatch(r".+:\d+", address):
+        raise UserError(
+            f"--coordinator_address={address}: has no port; write HOST:PORT, such as "
+            f"{address.rstrip(':')}:8476, alike for each process"
+        )
     before = signal.getsignal(signal.SIGTERM)
     told = config.coordinator_address or config.num_processes or config.process_id >= 0
     try:
@@ -148,7 +150,7 @@ def _end(witness: Witness, error: BaseException) -> None:
         status = error.code if isinstance(error.code, int) else 1
     if status == 0:
         # All leave together, as after a SIGTERM.
-        wait()
+        _gather_bytes(b"")
         jax.distributed.shutdown()
     witness.told()
 
@@ -180,7 +182,7 @@ def first(work: Callable[[], Any]) -> None:
             work()
         failed = b"0"
     finally:
-        wait()
+        _meet()
         answers = _gather_bytes(failed)
     if answers[0] != b"0":
         sys.exit(1)
@@ -210,6 +212,7 @@ def gather(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def add(values: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
     """Sums over all processes, in their order, of arrays or numbers."""
+    _meet()
     rows = gather({str(k): np.asarray(value)[None] for k, value in enumerate(values)})
     return tuple(rows[str(k)].sum(axis=0) for k in range(len(values)))
 
@@ -233,17 +236,17 @@ def _gather_bytes(data: bytes) -> list[bytes]:
     ]
 
 
-def wait() -> None:
-    """Waits until all processes have come here, be it for days.
+def _meet() -> None:
+    """Waits for all processes, however long one prepares, reads or draws alone.
 
-    A collective would give up after a minute. Here, only the loss of a process ends it.
+    A collective would not: between CPUs, it gives up after half a minute.
     """
     if count() == 1:
         return
     from orbax.checkpoint import multihost
 
     meet = multihost.get_barrier_sync_fn()
-    meet(key=f"mgr_jax_{next(_waits)}", timeout_ms=_WORK_S * 1000)
+    meet(key="mgr_jax", timeout_ms=_ALONE_S * 1000)
 
 
 def shared(state: Any) -> Any:
