@@ -63,7 +63,7 @@ class Rung:
 def run() -> None:
     """Climbs the ladder, and writes what it cost."""
     given = flags.FLAGS
-    out = pathlib.Path(given.out).expanduser().absolute()
+    out = config_lib.expanded("out", given.out).absolute()
     config = config_lib.from_flags(given)
     configs = grid.expand(
         config,

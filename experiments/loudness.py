@@ -64,7 +64,7 @@ class _Cut(NamedTuple):
 def run() -> None:
     """Trains with and without random gain, turns the test set up and down, tells."""
     given = flags.FLAGS
-    out = pathlib.Path(given.out).expanduser().absolute()
+    out = config_lib.expanded("out", given.out).absolute()
     base = config_lib.from_flags(given)
     plain = _configs(base, out, given.seeds)
     _check(base)

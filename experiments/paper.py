@@ -8,8 +8,6 @@ baselines beside them. What is finished is not run again; the same command goes 
 an interruption. The answer is in OUT/report.html, and table.md, table.csv beside it.
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import grid, paper_report
@@ -24,7 +22,7 @@ _LISTED = ("mode", "dataset", "feature", "model", "split", "workdir")
 def run() -> None:
     """Runs the grid, and writes its report."""
     given = flags.FLAGS
-    out = pathlib.Path(given.out).expanduser().absolute()
+    out = config_lib.expanded("out", given.out).absolute()
     configs = grid.expand(
         config_lib.from_flags(given),
         out,

@@ -38,6 +38,9 @@ JOB_FIELDS = ("coordinator_address", "num_processes", "process_id", "lost_after_
 # Characters that would break a line, or steer a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+# Two letters or more: C:// is a drive.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
 
 class UserError(Exception):
     """A mistake that one line explains; main prints that line without a traceback."""
@@ -84,16 +87,28 @@ def shown(path: str | os.PathLike[str]) -> str:
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], as_text(path))
 
 
+def is_address(text: str | os.PathLike[str]) -> bool:
+    """Whether a text is no path but an address, such as gs://bucket/music."""
+    return bool(_ADDRESS.match(os.fsdecode(text)))
+
+
 def expanded(flag: str, path: str | os.PathLike[str]) -> pathlib.Path:
     """A path that a user gave, with ~ written out.
 
     Raises:
-      UserError: it names the home of nobody; the message names the flag, if any.
+      UserError: it names the home of nobody, or is an address; the message names the
+        flag, if any.
     """
+    given = f"--{flag}={path}" if flag else path
+    if is_address(path):
+        # As a path it would be a folder called "gs:", here.
+        raise UserError(
+            f"{given}: is an address, not a path; mount it (gcsfuse, rclone mount) or "
+            "copy what is there to this machine, and name that"
+        )
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError:
-        given = f"--{flag}={path}" if flag else path
         raise UserError(
             f"{given}: ~ is not followed by a user of this machine; write the whole "
             "path"

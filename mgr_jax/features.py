@@ -425,7 +425,7 @@ def together(names: Sequence[str]) -> Callable[[jax.Array], dict[str, jax.Array]
 
     Returns:
       (..., samples) to a dict of name to (..., bins, frames), float32, jitted and
-      batched: what each feature's `fn` gives.
+      batched: what each feature's `fn` gives, to the last roundings.
     """
     of_segment = {name: inspect.unwrap(FEATURES[name].fn) for name in names}
 

@@ -6,16 +6,13 @@ name, playlists by line. predict calls `expand`.
 
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 
 from mgr_jax import containers
-from mgr_jax.config import UserError, expanded, shown, warn
+from mgr_jax.config import UserError, expanded, is_address, shown, warn
 from mgr_jax.datasets.folder import EXTENSIONS, audio_files
 
 PLAYLISTS = (".m3u", ".m3u8")
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def expand(words: Sequence[str]) -> tuple[list[pathlib.Path], int]:
@@ -28,8 +25,8 @@ def expand(words: Sequence[str]) -> tuple[list[pathlib.Path], int]:
       words: files, folders (taken with all that is below them) and playlists.
 
     Returns:
-      The paths, and how many of the words, or lines of playlists, name none; each of
-      these is warned of.
+      The paths, and how many of the words, or lines of playlists, name none, as an
+      address does; each of these is warned of.
 
     Raises:
       UserError: no file is meant by any of them.
@@ -37,6 +34,13 @@ def expand(words: Sequence[str]) -> tuple[list[pathlib.Path], int]:
     paths: list[pathlib.Path] = []
     failed = 0
     for word in words:
+        if is_address(word):
+            warn(
+                f"{shown(word)}: is no file; what is on the net must be downloaded "
+                "first"
+            )
+            failed += 1
+            continue
         path = expanded("", word)
         # pathlib's is_dir raises where a name is too long, or a folder is closed.
         if os.path.isdir(path):
@@ -73,7 +77,7 @@ def _of_playlist(playlist: pathlib.Path) -> tuple[list[pathlib.Path], int]:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        if "\0" in line or _ADDRESS.match(line):
+        if "\0" in line or is_address(line):
             warn(
                 f"{shown(playlist)}: line {number} is no file; what is on the net must "
                 "be downloaded first"

@@ -1,12 +1,14 @@
 """The benchmarks: that they measure what they say. No time is asserted here."""
 
 import json
+import os
 import pathlib
+import threading
 
 import pytest
 from conftest import run_module
 
-from experiments.bench import music, timing
+from experiments.bench import beam_speed, music, timing
 from mgr_jax.config import UserError
 
 
@@ -73,3 +75,27 @@ def test_the_peer_is_named_where_it_is_missing():
     scripts = pathlib.Path(music.__file__).parent.glob("*_speed.py")
     readme = pathlib.Path(music.__file__).with_name("README.md").read_text()
     assert all(script.stem in readme for script in scripts)
+
+
+needs_two_cores = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="cores are named on Linux alone, and this takes two",
+)
+
+
+@needs_two_cores
+def test_threads_that_were_there_are_held_to_as_many_cores():
+    began, ended = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (began.set(), ended.wait()))
+    thread.start()
+    began.wait()
+    before = os.sched_getaffinity(thread.native_id)
+    try:
+        with beam_speed._held_to(1):
+            held = os.sched_getaffinity(thread.native_id)
+        after = os.sched_getaffinity(thread.native_id)
+    finally:
+        ended.set()
+        thread.join()
+    assert len(held) == 1 < len(before)
+    assert after == before

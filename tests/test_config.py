@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 from absl import flags
+from conftest import run_module
 
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config, UserError
@@ -112,3 +113,30 @@ def test_the_command_gives_the_config_back():
     assert config_lib.command(config) == (
         "python -m mgr_jax.main --feature=chroma '--data_dir=/a b' --widths=1,2,3"
     )
+
+
+@pytest.mark.parametrize("flag", ["data_dir", "features_dir", "workdir"])
+@pytest.mark.parametrize("address", ["gs://bucket/x", "s3://b", "file:///x", "hf://x"])
+def test_an_address_is_no_folder_called_so(flag, address):
+    with pytest.raises(UserError) as error:
+        config_lib.complete(Config(**{flag: address}), "track", ["track"])
+    assert str(error.value).startswith(f"--{flag}={address}: is an address, not a path")
+    assert "mount it" in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["gs:/x", "a/b://c", "C://music", "x:y", "://x"])
+def test_what_is_no_address_stays_a_path(path):
+    assert config_lib.complete(
+        Config(features_dir=path), "track", ["track"]
+    ).features_dir.startswith("/")
+
+
+@pytest.mark.parametrize("flag", ["data_dir", "features_dir", "workdir"])
+def test_the_program_says_so_and_makes_nothing(flag, tmp_path):
+    words = ("--dataset=synth", f"--{flag}=gs://bucket/x", "--synth_clips=8")
+    place = {"MGR_DATA_DIR": str(tmp_path / "data")}
+    done = run_module("mgr_jax.main", *words, cwd=tmp_path, **place)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: --{flag}=gs://bucket/x: is an address, not a path")
+    assert not list(tmp_path.iterdir())

@@ -428,6 +428,16 @@ def test_a_word_that_names_nothing_takes_nothing_from_the_others(run, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_an_address_is_told_and_takes_nothing_from_the_others(run, tmp_path):
+    good = write(tmp_path / "good.wav")
+    done = program(run, "gs://bucket/a.mp3", good, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert line.endswith(str(good))
+    assert "gs://bucket/a.mp3: is no file; what is on the net must be" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_pipe_that_is_closed_ends_it_quietly(run, tmp_path):
     for k in range(3):
         write(tmp_path / f"{k}.wav")

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from mgr_jax.audio import SAMPLE_RATE_HZ
-from mgr_jax.config import UserError
+from mgr_jax.config import UserError, expanded
 from mgr_jax.datasets import synth
 
 RATE_HZ = 44_100
@@ -27,7 +27,7 @@ def sources(given: str, scratch: pathlib.Path, count: int) -> list[pathlib.Path]
         return [_render(scratch, number) for number in range(count)]
     found = sorted(
         path
-        for path in pathlib.Path(given).expanduser().rglob("*")
+        for path in expanded("data_dir", given).rglob("*")
         if path.suffix.lower() in _EXTENSIONS
     )
     if not found:
