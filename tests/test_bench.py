@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from conftest import run_module
 
-from experiments.bench import music, timing
+from experiments.bench import beam_speed, music, timing
 from mgr_jax.config import UserError
 
 
@@ -66,6 +66,30 @@ def test_a_benchmark_prints_an_object_for_programs(tmp_path):
     assert set(rows) == {"import jax", "import mgr_jax.main", "main --help"}
     assert all(row["ours"] > row["limit"] > 0 for row in rows.values())
     assert "cores" in found["machine"]
+
+
+def test_two_workers_are_compared_with_one_and_the_start_is_left_out(
+    tmp_path, monkeypatch
+):
+    for number in range(12):
+        (tmp_path / f"{number}.mp3").touch()
+    took = {"two": 7.0, "one": 9.0, "two start": 2.0, "one start": 1.5, "local": 4.0}
+    monkeypatch.setattr(beam_speed.flags, "FLAGS", Given())
+    monkeypatch.setattr(
+        timing, "seconds", lambda ways, rounds: {way: took[way] for way in ways}
+    )
+    rows = beam_speed._rows("chroma", tmp_path, tmp_path, tmp_path)
+    assert [(row.ours, row.peer) for row in rows] == [
+        (12 / 7, 12 / 9),
+        (10 / 5, 10 / 7.5),
+        (12 / 4, 12 / 9),
+    ]
+
+
+class Given:
+    """The flags' values."""
+
+    quick, rounds = False, 3
 
 
 def test_the_peer_is_named_where_it_is_missing():
