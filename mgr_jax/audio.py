@@ -18,13 +18,15 @@ import os
 import pathlib
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgr_jax import containers
+from mgr_jax import containers, uris
 from mgr_jax.config import UserError, shown
+from mgr_jax.uris import Uri
 
 if TYPE_CHECKING:
     import soundfile
@@ -83,7 +85,7 @@ class Notes:
     text: str = ""
 
 
-def decode(path: str | pathlib.Path) -> np.ndarray:
+def decode(path: str | pathlib.Path | Uri) -> np.ndarray:
     """Decodes an audio file of any rate and channel count, as a whole.
 
     Channels are averaged, then resampled with soxr's HQ recipe.
@@ -103,7 +105,7 @@ def decode(path: str | pathlib.Path) -> np.ndarray:
 
 
 def stream(
-    path: str | pathlib.Path, notes: Notes | None = None
+    path: str | pathlib.Path | Uri, notes: Notes | None = None
 ) -> Iterator[np.ndarray]:
     """Decodes an audio file block by block; see `decode`.
 
@@ -117,7 +119,7 @@ def stream(
     Raises:
       AudioError: as `decode`; that there is nothing but silence is known at the end.
     """
-    path = pathlib.Path(path)
+    path = uris.path(path)
     notes = Notes() if notes is None else notes
     try:
         with _opened(path) as file:
@@ -198,7 +200,12 @@ def descriptor(path: pathlib.Path) -> Iterator[int]:
 
     Raises:
       AudioError: it cannot be read, or is no file.
+      UserError: an object store does not answer as it should.
     """
+    if isinstance(path, Uri):
+        with _fetched(path) as number:
+            yield number
+        return
     try:
         # A FIFO would make this wait for its other end.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -211,6 +218,24 @@ def descriptor(path: pathlib.Path) -> Iterator[int]:
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error or "not enough memory"
         raise AudioError(f"{shown(path)}: cannot be read ({reason})") from None
+
+
+@contextlib.contextmanager
+def _fetched(path: Uri) -> Iterator[int]:
+    """As `descriptor`, of a copy of a file that is in an object store."""
+    with tempfile.NamedTemporaryFile(prefix="mgr_jax_") as copy:
+        try:
+            path.fetch(pathlib.Path(copy.name))
+        except (FileNotFoundError, PermissionError) as error:
+            reason = error.strerror
+            raise AudioError(f"{shown(path)}: cannot be read ({reason})") from None
+        except OSError as error:
+            # That the network fails says nothing of the file, which is not left out.
+            raise UserError(
+                f"{shown(path)}: cannot be fetched ({error.strerror}); the same "
+                "command goes on"
+            ) from None
+        yield copy.fileno()
 
 
 def _check_rate(path: pathlib.Path, rate_hz: int) -> None:
@@ -416,7 +441,7 @@ def segments(samples: np.ndarray, segments_per_track: int = 5) -> np.ndarray:
 
 
 def read_segments(
-    path: str | pathlib.Path, segments_per_track: int = 5
+    path: str | pathlib.Path | Uri, segments_per_track: int = 5
 ) -> tuple[Iterable[np.ndarray], Notes]:
     """A file's segments, in bounded memory: `segments(decode(path))` piece by piece.
 

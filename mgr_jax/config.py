@@ -1,7 +1,8 @@
 """Everything a run can be told: one frozen dataclass, from which the flags are made.
 
 Flags or a run folder's config.json enter; a checked `Config` leaves, which every other
-module takes. It imports nothing of the package, so that everything may import it.
+module takes. It imports nothing of the package but `uris`, so that everything may
+import it.
 """
 
 import contextlib
@@ -17,6 +18,9 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from mgr_jax import uris
+from mgr_jax.uris import Uri
 
 MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
 FMA_SUBSETS = ("small", "medium", "large")
@@ -37,9 +41,6 @@ JOB_FIELDS = ("coordinator_address", "num_processes", "process_id", "lost_after_
 
 # Characters that would break a line, or steer a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-# Two letters or more: C:// is a drive.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class UserError(Exception):
@@ -66,8 +67,11 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             scratch.unlink()
 
 
-def replace_text(path: pathlib.Path, text: str) -> None:
+def replace_text(path: pathlib.Path | Uri, text: str) -> None:
     """Writes a text file whole; see `replacing`."""
+    if isinstance(path, Uri):
+        path.write_text(text)
+        return
     with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
@@ -89,7 +93,7 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 def is_address(text: str | os.PathLike[str]) -> bool:
     """Whether a text is no path but an address, such as gs://bucket/music."""
-    return bool(_ADDRESS.match(os.fsdecode(text)))
+    return isinstance(uris.path(text), Uri)
 
 
 def expanded(flag: str, path: str | os.PathLike[str]) -> pathlib.Path:
@@ -99,24 +103,48 @@ def expanded(flag: str, path: str | os.PathLike[str]) -> pathlib.Path:
       UserError: it names the home of nobody, or is an address; the message names the
         flag, if any.
     """
-    given = f"--{flag}={path}" if flag else path
-    if is_address(path):
-        # As a path it would be a folder called "gs:", here.
-        raise UserError(
-            f"{given}: is an address, not a path; mount it (gcsfuse, rclone mount) or "
-            "copy what is there to this machine, and name that"
-        )
+    check_local(flag, path)
     try:
-        return pathlib.Path(path).expanduser()
+        return pathlib.Path(uris.path(path)).expanduser()
     except RuntimeError:
+        given = f"--{flag}={path}" if flag else path
         raise UserError(
             f"{given}: ~ is not followed by a user of this machine; write the whole "
             "path"
         ) from None
 
 
-def real(path: str | os.PathLike[str]) -> pathlib.Path:
+def place(flag: str, path: str) -> pathlib.Path | Uri:
+    """What a flag names: a folder of this machine, or an address in an object store.
+
+    Raises:
+      UserError: as `expanded`; or nothing that is installed knows such addresses.
+    """
+    found = uris.path(path)
+    if not isinstance(found, Uri):
+        return expanded(flag, found)
+    try:
+        _ = found.fs
+    except (ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--{flag}={path}: cannot be reached ({reason})") from None
+    return found
+
+
+def check_local(flag: str, path: str | os.PathLike[str]) -> None:
+    """Raises UserError for an address where only a path of this machine will do."""
+    if is_address(path):
+        given = f"--{flag}={path}" if flag else path
+        raise UserError(
+            f"{given}: must be a path of this machine; addresses are for the "
+            "--data_dir and --features_dir of main alone"
+        )
+
+
+def real(path: str | os.PathLike[str]) -> pathlib.Path | Uri:
     """A path without links; one that leads to itself stays as it is."""
+    if isinstance(path, Uri):
+        return path
     return pathlib.Path(os.path.realpath(path))
 
 
@@ -151,8 +179,8 @@ class Config:
     seed: int = _field(0, "Seeds the split, the initial weights, the order and the dropout.", low=0, high=2**31 - 1)
 
     # Where things are.
-    data_dir: str = _field("", "Folder that holds the data set, or the data set's own. Only read, but for synth and the default --features_dir. Default: $MGR_DATA_DIR, else ~/mgr_data.")
-    features_dir: str = _field("", "Folder for the precomputed features. Default: DATA_DIR/features.")
+    data_dir: str = _field("", "Folder that holds the data set, or the data set's own. Only read, but for synth and the default --features_dir. May be an address, gs://... or s3://..., for gtzan, fma and folder. Default: $MGR_DATA_DIR, else ~/mgr_data.")
+    features_dir: str = _field("", "Folder for the precomputed features; may be an address, too. Default: DATA_DIR/features.")
     workdir: str = _field("", "Folder of the run: checkpoints, results, figures. Default: runs/DATASET-FEATURE-MODEL-SPLIT-seedN.")
     overwrite: bool = _field(False, "Start anew: delete the run in --workdir, and prepared features that no longer fit the data.")
 
@@ -212,16 +240,16 @@ class Config:
             )
 
     @property
-    def data_path(self) -> pathlib.Path:
+    def data_path(self) -> pathlib.Path | Uri:
         """--data_dir, or its default."""
         default = os.environ.get("MGR_DATA_DIR") or "~/mgr_data"
-        return expanded("data_dir", self.data_dir or default)
+        return place("data_dir", self.data_dir or default)
 
     @property
-    def features_path(self) -> pathlib.Path:
+    def features_path(self) -> pathlib.Path | Uri:
         """--features_dir, or its default."""
         if self.features_dir:
-            return expanded("features_dir", self.features_dir)
+            return place("features_dir", self.features_dir)
         return self.data_path / "features"
 
     @property
@@ -238,6 +266,7 @@ class Config:
     @property
     def run_path(self) -> pathlib.Path:
         """--workdir, or its default."""
+        check_local("workdir", self.workdir)
         return expanded("workdir", self.workdir or f"runs/{self.run_name}")
 
 

@@ -28,7 +28,9 @@ from mgr_jax import hosts
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import Track, dataset_key
 from mgr_jax.features import Feature
+from mgr_jax.local_copy import local_copy
 from mgr_jax.splits import SIDES, Assignment
+from mgr_jax.uris import Uri
 
 SPEC_FILE = "spec.json"
 TRACKS_FILE = "tracks.csv"
@@ -46,7 +48,7 @@ _SOURCE_COLUMNS = ("source", "source_genre")
 _FIXED_PREFIX = "split:"
 
 
-def prepared_folder(config: Config) -> pathlib.Path:
+def prepared_folder(config: Config) -> pathlib.Path | Uri:
     """Where the shards of this run's data set and feature are, or will be."""
     name = config.feature
     if config.segments_per_track != 5:
@@ -54,7 +56,7 @@ def prepared_folder(config: Config) -> pathlib.Path:
     return config.features_path / dataset_key(config) / name
 
 
-def is_complete(folder: pathlib.Path) -> bool:
+def is_complete(folder: pathlib.Path | Uri) -> bool:
     """Whether the folder was prepared to its end: its metadata is written last.
 
     TFDS writes it in place, so a kill can leave half of it.
@@ -71,7 +73,7 @@ class Prepared:
     """A finished folder of shards.
 
     Attributes:
-      folder: where it is.
+      folder: where it is, or where its copy is on this machine.
       genres: label names, in the order of the label numbers.
       tracks: every track that gave segments or was skipped, in shard order.
       segment_counts: track id to its number of segments (0 where it was skipped).
@@ -87,8 +89,8 @@ class Prepared:
     spec: Mapping[str, Any]
 
 
-def open_prepared(folder: pathlib.Path) -> Prepared:
-    """Opens a prepared folder.
+def open_prepared(folder: pathlib.Path | Uri) -> Prepared:
+    """Opens a prepared folder; one that is in an object store is copied from there.
 
     Raises:
       UserError: it is not there, or was not prepared to its end.
@@ -98,6 +100,8 @@ def open_prepared(folder: pathlib.Path) -> Prepared:
             f"{folder}: holds no finished features; run --mode=prepare, or name the "
             "folder that holds them with --features_dir"
         )
+    if isinstance(folder, Uri):
+        folder = local_copy(folder, COMMIT_FILE, SPEC_FILE)
     try:
         spec = json.loads((folder / SPEC_FILE).read_text())
         version = spec["format_version"]

@@ -16,6 +16,7 @@ import json
 import pathlib
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from mgr_jax.input_pipeline import (
     write_tracks,
 )
 from mgr_jax.shards import NOTE, SKIPPED, Account, Job
+from mgr_jax.uris import Uri
 
 SKIPPED_FILE = "skipped.csv"
 NOTES_FILE = "notes.csv"
@@ -43,7 +45,7 @@ NOTES_FILE = "notes.csv"
 _ODD = {SKIPPED_FILE: SKIPPED, NOTES_FILE: NOTE}
 
 
-def prepare(config: Config, beam_options: Sequence[str] = ()) -> pathlib.Path:
+def prepare(config: Config, beam_options: Sequence[str] = ()) -> pathlib.Path | Uri:
     """Makes sure that the shards of a run's data set and feature exist.
 
     Args:
@@ -90,7 +92,7 @@ def _is_finished(job: Job, again: bool) -> bool:
     )
 
 
-def _job(config: Config, folder: pathlib.Path, tracks: tuple[Track, ...]) -> Job:
+def _job(config: Config, folder: pathlib.Path | Uri, tracks: tuple[Track, ...]) -> Job:
     return Job(
         folder=folder,
         name=re.sub(r"\W+", "_", dataset_key(config)).strip("_"),
@@ -128,7 +130,7 @@ def _spec(job: Job) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _writing_to(folder: pathlib.Path) -> Iterator[None]:
+def _writing_to(folder: pathlib.Path | Uri) -> Iterator[None]:
     """Holds the folder's lock; a write that fails becomes a line with the remedy."""
     with (
         workdir.writing(folder, "--features_dir"),
@@ -140,13 +142,15 @@ def _writing_to(folder: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _delete_leftovers(folder: pathlib.Path) -> None:
+def _delete_leftovers(folder: pathlib.Path | Uri) -> None:
     """Deletes what was being written when its process, or its worker, ended."""
+    if isinstance(folder, Uri):  # nothing is begun there
+        return
     for leftover in folder.glob(".writing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
+def _read_spec(folder: pathlib.Path | Uri) -> dict[str, Any]:
     """What the folder was, or was to be, made from; {} where that is not known."""
     try:
         return json.loads((folder / SPEC_FILE).read_text())
@@ -154,7 +158,9 @@ def _read_spec(folder: pathlib.Path) -> dict[str, Any]:
         return {}
 
 
-def _check_spec(folder: pathlib.Path, spec: dict[str, Any], *, overwrite: bool) -> None:
+def _check_spec(
+    folder: pathlib.Path | Uri, spec: dict[str, Any], *, overwrite: bool
+) -> None:
     """Leaves the folder fit to go on in: same spec, or emptied."""
     found = _read_spec(folder)
     if found == spec:
@@ -174,7 +180,10 @@ def _check_spec(folder: pathlib.Path, spec: dict[str, Any], *, overwrite: bool) 
         print(f"preparing {folder} anew ({changed})", flush=True)
     # The commit point goes first, so that no half-deleted folder looks finished.
     (folder / COMMIT_FILE).unlink(missing_ok=True)
-    shutil.rmtree(folder)
+    if isinstance(folder, Uri):
+        folder.rmtree()
+    else:
+        shutil.rmtree(folder)
     folder.mkdir()
     replace_text(folder / SPEC_FILE, json.dumps(spec, indent=2) + "\n")
 
@@ -227,8 +236,6 @@ def _write_here(job: Job, missing: Sequence[int]) -> None:
 
 def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:
     """Writes the lists and, last, the metadata that makes the folder a data set."""
-    import tensorflow_datasets as tfds
-
     rows = [row for account in accounts for row in account.tracks]
     for name, column in _ODD.items():
         lines = [("track_id", "segments", "reason")]
@@ -247,8 +254,35 @@ def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:
     write_tracks(job.folder / TRACKS_FILE, job.tracks, counts)
 
     lengths = [sum(row["segments"] for row in account.tracks) for account in accounts]
+    with _writable(job) as here:
+        _write_metadata(job, here, lengths, sum(account.bytes for account in accounts))
+
+
+@contextlib.contextmanager
+def _writable(job: Job) -> Iterator[pathlib.Path]:
+    """A folder for TFDS to write to; what is for an object store is then sent there."""
+    if not isinstance(job.folder, Uri):
+        yield job.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="mgr_jax_") as name:
+        here = pathlib.Path(name)
+        # TFDS wants to see files of the shards' names, and does not open them.
+        names = {job.shard_path(k).name for k in range(job.num_shards)}
+        for name in names:
+            (here / name).touch()
+        yield here
+        written = [path for path in here.iterdir() if path.name not in names]
+        for path in sorted(written, key=lambda path: path.name == COMMIT_FILE):
+            (job.folder / path.name).send(path)
+
+
+def _write_metadata(
+    job: Job, folder: pathlib.Path, lengths: list[int], num_bytes: int
+) -> None:
+    import tensorflow_datasets as tfds
+
     template = tfds.core.ShardedFileTemplate(
-        data_dir=job.folder,
+        data_dir=folder,
         dataset_name=job.name,
         split=TFDS_SPLIT,
         filetype_suffix="tfrecord",
@@ -256,11 +290,11 @@ def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:
     split = tfds.core.SplitInfo(
         name=TFDS_SPLIT,
         shard_lengths=lengths,
-        num_bytes=sum(account.bytes for account in accounts),
+        num_bytes=num_bytes,
         filename_template=template,
     )
     tfds.folder_dataset.write_metadata(
-        data_dir=job.folder,
+        data_dir=folder,
         features=shards.tfds_features(job),
         split_infos=[split],
         description=f"{job.feature} of 5-second segments, made by mgr_jax.",
@@ -268,6 +302,6 @@ def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:
     )
 
 
-def _write_csv(path: pathlib.Path, rows: Sequence[Sequence[Any]]) -> None:
+def _write_csv(path: pathlib.Path | Uri, rows: Sequence[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)

@@ -1,8 +1,9 @@
 """One shard: tracks to records, with the account of what became of each track.
 
 A `Job` and a number enter; the shard's file and its account leave, renamed into place
-when they are whole. It can travel to another process or machine: the same job gives the
-same bytes anywhere. prepare maps it over the shards of a data set.
+(or sent to an object store) when they are whole. It can travel to another process or
+machine: the same job gives the same bytes anywhere. prepare maps it over the shards of
+a data set.
 """
 
 import collections
@@ -28,6 +29,7 @@ from mgr_jax.config import shown
 from mgr_jax.datasets import Track
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import TFDS_SPLIT
+from mgr_jax.uris import Uri
 
 # Segments whose feature is computed at a time, and the part that one of a CPU's threads
 # takes. One compiled shape serves all: what is fewer is padded up to it.
@@ -55,7 +57,7 @@ class Job:
         machine that writes.
     """
 
-    folder: pathlib.Path
+    folder: pathlib.Path | Uri
     name: str
     feature: str
     genres: tuple[str, ...]
@@ -69,12 +71,12 @@ class Job:
         """Number of shards."""
         return -(-len(self.tracks) // self.tracks_per_shard)
 
-    def shard_path(self, k: int) -> pathlib.Path:
+    def shard_path(self, k: int) -> pathlib.Path | Uri:
         """File of shard k."""
         count = f"{k:05d}-of-{self.num_shards:05d}"
         return self.folder / f"{self.name}-{TFDS_SPLIT}.tfrecord-{count}"
 
-    def account_path(self, k: int) -> pathlib.Path:
+    def account_path(self, k: int) -> pathlib.Path | Uri:
         """File that says how long shard k is, and what became of its tracks."""
         return self.folder / f"tracks-{k:05d}-of-{self.num_shards:05d}.json"
 
@@ -89,7 +91,7 @@ def write_shard(job: Job, k: int, on_track: Callable[[], Any] = lambda: None) ->
     """
     import tensorflow as tf
 
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=job.folder))
+    scratch = _scratch(job.folder)
     try:
         try:
             rows = _write_records(job, k, scratch / "shard", on_track)
@@ -98,10 +100,25 @@ def write_shard(job: Job, k: int, on_track: Callable[[], Any] = lambda: None) ->
         account = {"bytes": (scratch / "shard").stat().st_size, "tracks": rows}
         (scratch / "account").write_text(json.dumps(account, indent=1) + "\n")
         # The account goes first: a shard that exists has one.
-        os.replace(scratch / "account", job.account_path(k))
-        os.replace(scratch / "shard", job.shard_path(k))
+        _place(scratch / "account", job.account_path(k))
+        _place(scratch / "shard", job.shard_path(k))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch(folder: pathlib.Path | Uri) -> pathlib.Path:
+    """A folder to write in: beside its files' places, or where these are far, here."""
+    if isinstance(folder, Uri):
+        return pathlib.Path(tempfile.mkdtemp(prefix="mgr_jax_"))
+    return pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+
+
+def _place(source: pathlib.Path, target: pathlib.Path | Uri) -> None:
+    """Puts a file where it belongs, as a whole."""
+    if isinstance(target, Uri):
+        target.send(source)
+    else:
+        os.replace(source, target)
 
 
 def _write_records(

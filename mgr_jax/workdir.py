@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config, UserError
+from mgr_jax.uris import Uri
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -79,7 +80,7 @@ def open_workdir(config: Config) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def writing(folder: pathlib.Path, flag: str) -> Iterator[None]:
+def writing(folder: pathlib.Path | Uri, flag: str) -> Iterator[None]:
     """Makes one line with the remedy of a write that fails within.
 
     Args:
@@ -118,10 +119,11 @@ def held_run(config: Config) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path, does: str) -> Iterator[None]:
+def held(folder: pathlib.Path | Uri, does: str) -> Iterator[None]:
     """Holds a folder for this process; while another does, it waits and says so.
 
-    The lock is a file beside the folder, and ends with its process.
+    The lock is a file beside the folder, and ends with its process. An object store
+    has none: there, nobody is kept from writing at the same time.
 
     Args:
       folder: it need not exist yet.
@@ -132,6 +134,9 @@ def held(folder: pathlib.Path, does: str) -> Iterator[None]:
     """
     import filelock
 
+    if isinstance(folder, Uri):
+        yield
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
     try:

@@ -70,6 +70,41 @@ def test_a_benchmark_prints_an_object_for_programs(tmp_path):
     assert "cores" in found["machine"]
 
 
+def test_two_workers_are_compared_with_one_and_the_start_is_left_out(
+    tmp_path, monkeypatch
+):
+    whole, start = tmp_path / "whole", tmp_path / "start"
+    for folder, count in ((whole, 12), (start, 2)):
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number}.mp3").touch()
+    on_two, on_one = {whole: 7.0, start: 2.0}, {whole: 9.0, start: 1.5}
+    local = {2: 4.0, 1: 6.0}
+
+    def seconds(ways, rounds):
+        return {
+            (runner, folder, cores): local[cores]
+            if runner == "local"
+            else (on_two if cores == 2 else on_one)[folder]
+            for runner, folder, cores in ways
+        }
+
+    monkeypatch.setattr(beam_speed.flags, "FLAGS", Given())
+    monkeypatch.setattr(timing, "seconds", seconds)
+    rows = beam_speed._rows(whole, start, tmp_path)
+    assert [(row.ours, row.peer) for row in rows] == [
+        (12 / 7, 12 / 9),
+        (10 / 5, 10 / 7.5),
+        (12 / 4, 12 / 6),
+    ]
+
+
+class Given:
+    """The flags' values."""
+
+    quick, rounds = False, 3
+
+
 def test_the_peer_is_named_where_it_is_missing():
     assert "pip install -e '.[bench]'" in str(timing.missing("PyTorch"))
     scripts = pathlib.Path(music.__file__).parent.glob("*_speed.py")

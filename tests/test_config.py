@@ -115,13 +115,11 @@ def test_the_command_gives_the_config_back():
     )
 
 
-@pytest.mark.parametrize("flag", ["data_dir", "features_dir", "workdir"])
-@pytest.mark.parametrize("address", ["gs://bucket/x", "s3://b", "file:///x", "hf://x"])
-def test_an_address_is_no_folder_called_so(flag, address):
+@pytest.mark.parametrize("address", ["gs://bucket/x", "s3://b", "hf://x"])
+def test_an_address_is_no_folder_called_so(address):
     with pytest.raises(UserError) as error:
-        config_lib.complete(Config(**{flag: address}), "track", ["track"])
-    assert str(error.value).startswith(f"--{flag}={address}: is an address, not a path")
-    assert "mount it" in str(error.value)
+        config_lib.complete(Config(workdir=address), "track", ["track"])
+    assert str(error.value).startswith(f"--workdir={address}: must be a path of this")
 
 
 @pytest.mark.parametrize("path", ["gs:/x", "a/b://c", "C://music", "x:y", "://x"])
@@ -133,10 +131,10 @@ def test_what_is_no_address_stays_a_path(path):
 
 @pytest.mark.parametrize("flag", ["data_dir", "features_dir", "workdir"])
 def test_the_program_says_so_and_makes_nothing(flag, tmp_path):
-    words = ("--dataset=synth", f"--{flag}=gs://bucket/x", "--synth_clips=8")
+    words = ("--dataset=synth", f"--{flag}=nowhere://bucket/x", "--synth_clips=8")
     place = {"MGR_DATA_DIR": str(tmp_path / "data")}
     done = run_module("mgr_jax.main", *words, cwd=tmp_path, **place)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: --{flag}=gs://bucket/x: is an address, not a path")
+    assert line.startswith(f"error: --{flag}=nowhere://bucket/x: ")
     assert not list(tmp_path.iterdir())

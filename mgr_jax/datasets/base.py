@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from mgr_jax.config import Config
+from mgr_jax.uris import Uri
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Track:
     """
 
     id: str
-    path: pathlib.Path
+    path: pathlib.Path | Uri
     genre: str
     artist: str = ""
     fixed_sides: Mapping[str, str] = dataclasses.field(default_factory=dict)

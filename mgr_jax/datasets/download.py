@@ -77,6 +77,7 @@ def download(
         should be, or the disk has no room for it.
     """
     check_dataset(config)
+    config_lib.check_local("data_dir", config.data_path)
     wanted = archives.with_own(
         archives.wanted(config.dataset, config.fma_subset), wishes.urls, wishes.checksum
     )

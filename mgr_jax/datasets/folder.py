@@ -7,10 +7,13 @@ ROOT/LABEL/ARTIST/*.ext, they name the artists, and so allow the artist split.
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
+from mgr_jax import uris
 from mgr_jax.config import Config, UserError, as_text, real, shown, warn
 from mgr_jax.datasets import search
 from mgr_jax.datasets.base import Dataset, Track
+from mgr_jax.uris import Uri
 
 # What libsndfile reads, in the spellings in use; compared in lower case.
 EXTENSIONS = (
@@ -61,7 +64,7 @@ def audio_files(
     # A folder that a link reaches again, or that holds ROOT, would lead round and
     # round, and into other labels.
     real_root, seen = real(root or folder), set()
-    for place, subs, names in os.walk(folder, followlinks=True, onerror=_warn_unlisted):
+    for place, subs, names in _walk(folder):
         found = real(place)
         around = root is not None and real_root.is_relative_to(found)
         if found in seen or around:
@@ -70,9 +73,15 @@ def audio_files(
         seen.add(found)
         subs[:] = sorted(sub for sub in subs if not sub.startswith("."))
         for name in sorted(names):
-            path = pathlib.Path(place, name)
+            path = uris.path(place) / name
             if not name.startswith(".") and path.suffix.lower() in extensions:
                 yield path
+
+
+def _walk(folder: pathlib.Path | Uri) -> Iterator[tuple[Any, list[str], list[str]]]:
+    if isinstance(folder, Uri):
+        return folder.walk(_warn_unlisted)
+    return os.walk(folder, followlinks=True, onerror=_warn_unlisted)
 
 
 def _warn_unlisted(error: OSError) -> None:

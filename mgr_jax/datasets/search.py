@@ -4,7 +4,7 @@ A Config enters; folders leave, nearest first, always in the same order. gtzan a
 take from them the first that looks like theirs.
 """
 
-import contextlib
+import errno
 import itertools
 import os
 import pathlib
@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator
 
 from mgr_jax.config import Config, real, shown, warn
+from mgr_jax.uris import Uri
 
 DEPTH = 3
 
@@ -51,9 +52,13 @@ def _is_new(folder: pathlib.Path, seen: set[pathlib.Path]) -> bool:
 
 def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders in a folder that are not hidden, by name."""
-    with contextlib.suppress(OSError):
+    try:
         return [path for path, is_folder in _listed(folder) if is_folder]
-    return []
+    except OSError as error:
+        # That a store lets nobody in is no answer of it.
+        if isinstance(folder, Uri) and error.errno != errno.ENOENT:
+            raise
+        return []
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -76,6 +81,8 @@ def warn_unlisted(folder: str | os.PathLike[str], error: OSError) -> None:
 
 def _listed(folder: pathlib.Path) -> list[tuple[pathlib.Path, bool]]:
     """What is in a folder and not hidden, by name, and whether each is a folder."""
+    if isinstance(folder, Uri):
+        return [found for found in folder.listed() if not found[0].name.startswith(".")]
     with os.scandir(folder) as entries:
         return sorted(
             (pathlib.Path(entry.path), _is_folder(entry))
@@ -99,7 +106,11 @@ def place(config: Config) -> str:
 
 def download_command(config: Config, dataset: str) -> str:
     """What fetches a data set into --data_dir, as error messages name it."""
-    return f"python -m mgr_jax.datasets.download {data_flags(config, dataset)}"
+    flags, then = data_flags(config, dataset), ""
+    if isinstance(config.data_path, Uri):
+        flags = flags.removesuffix(_data_dir_flag(config)) + "--data_dir=DIR"
+        then = " to this machine and copying it there"
+    return f"python -m mgr_jax.datasets.download {flags}{then}"
 
 
 def data_flags(config: Config, dataset: str) -> str:
@@ -107,5 +118,8 @@ def data_flags(config: Config, dataset: str) -> str:
     words = [f"--dataset={dataset}"]
     if dataset == "fma" and config.fma_subset != Config.fma_subset:
         words.append(f"--fma_subset={config.fma_subset}")
-    words.append(shlex.quote(f"--data_dir={config.data_path.absolute()}"))
-    return " ".join(words)
+    return " ".join([*words, _data_dir_flag(config)])
+
+
+def _data_dir_flag(config: Config) -> str:
+    return shlex.quote(f"--data_dir={config.data_path.absolute()}")

@@ -27,7 +27,7 @@ import sys
 import numpy as np
 
 from mgr_jax.audio import SAMPLE_RATE_HZ
-from mgr_jax.config import Config, UserError
+from mgr_jax.config import Config, UserError, check_local
 from mgr_jax.datasets.base import Dataset, Track
 
 # Part of the cache's path. Raise it with any change to what `render` returns.
@@ -186,6 +186,7 @@ def load(config: Config) -> list[Track]:
     Raises:
       UserError: the cache cannot be written.
     """
+    check_local("data_dir", config.data_path)
     folder = config.data_path / "synth" / f"v{VERSION}"
     tracks = [_track(folder, index) for index in range(config.synth_clips)]
     try:

@@ -183,6 +183,7 @@ def run() -> None:
     """
     config = config_lib.from_flags(flags.FLAGS)
     config_lib.check_choices(config, {"dataset": DATASETS, "fma_subset": FMA_SUBSETS})
+    config_lib.check_local("data_dir", config.data_path)
     found = verify(config)
     print(findings.as_text(found), end="\n\n")
     where = _save(found, flags.FLAGS.csv)
