@@ -39,6 +39,11 @@ def test_ways_take_turns_and_the_first_turn_is_not_counted(monkeypatch):
     ways = {"a": way("a", [100, 1, 5, 2]), "b": way("b", [100, 3])}
     assert timing.seconds(ways, rounds=3) == {"a": 2, "b": 3}
     assert order == ["a", "b"] * 4
+    order.clear()
+    # Two in each turn: 100 and 1, then 5 and 2.
+    ways = {"a": way("a", [100, 1, 5, 2]), "b": way("b", [100, 3])}
+    assert timing.seconds(ways, rounds=1, in_a_row=2) == {"a": 3.5, "b": 3}
+    assert order == ["a", "a", "b", "b"] * 2
 
 
 def test_a_folder_of_links_has_each_recording_so_many_times(tmp_path):

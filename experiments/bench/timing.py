@@ -59,18 +59,28 @@ class Row:
         return self.ours / other if self.more_is_better else other / self.ours
 
 
-def seconds(ways: Mapping[str, Way], rounds: int) -> dict[str, float]:
+def seconds(
+    ways: Mapping[str, Way], rounds: int, in_a_row: int = 1
+) -> dict[str, float]:
     """Median seconds of each way over so many rounds, in which they take turns.
 
-    Each is done once before, so that what is compiled or cached is.
+    Each has a turn before, so that what is compiled or cached is.
+
+    Args:
+      ways: what to measure.
+      rounds: how many turns each has.
+      in_a_row: how often a way is done in its turn. Right after another's turn, a short
+        one finds its caches full of other things, and shares the cores with threads of
+        the other's that still wait for more.
     """
     took: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
             began = time.perf_counter()
-            way()
+            for _ in range(in_a_row):
+                way()
             if turn:
-                took[name].append(time.perf_counter() - began)
+                took[name].append((time.perf_counter() - began) / in_a_row)
     return {name: statistics.median(values) for name, values in took.items()}
 
 

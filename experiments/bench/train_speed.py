@@ -12,13 +12,11 @@ left out; its limit is the step alone.
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import pathlib
 import statistics
 import tempfile
-from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -56,26 +54,10 @@ def step_row(name: str, precision: str = PRECISIONS[0]) -> timing.Row:
     config = Config(feature=name)
     ours = our_step(dataclasses.replace(config, precision=precision))
     peer = _peer_step(config)
-    found = _step_seconds({"ours": ours, "peer": peer})
+    found = timing.seconds({"ours": ours, "peer": peer}, flags.FLAGS.rounds, _IN_A_ROW)
     speeds = {way: config.batch_size / took for way, took in found.items()}
     what = f"step on {name}, {precision}, {config.batch_size} at once"
     return timing.Row(what, "segments/s", **speeds, more_is_better=True)
-
-
-def _step_seconds(ways: Mapping[str, timing.Way]) -> dict[str, float]:
-    """Median seconds of a step, of several that follow each other, as in training.
-
-    Right after the other's step, one would share the cores with threads of its that are
-    still waiting for more.
-    """
-
-    def in_a_row(way: timing.Way) -> None:
-        for _ in range(_IN_A_ROW):
-            way()
-
-    turns = {name: functools.partial(in_a_row, way) for name, way in ways.items()}
-    found = timing.seconds(turns, flags.FLAGS.rounds)
-    return {name: took / _IN_A_ROW for name, took in found.items()}
 
 
 def _batch(config: Config) -> steps.Batch:
@@ -147,7 +129,8 @@ def loop_row(clips: int, epochs: int) -> timing.Row:
     speeds = [json.loads(row)["segments_per_s"] for row in text.splitlines()[1:]]
     size = min(config.batch_size, clips * 5 * 7 // 10)
     config = dataclasses.replace(config, batch_size=size)
-    took = _step_seconds({"limit": our_step(config)})["limit"]
+    way = {"limit": our_step(config)}
+    took = timing.seconds(way, flags.FLAGS.rounds, _IN_A_ROW)["limit"]
     return timing.Row(
         "the loop on spectrogram",
         "segments/s",
