@@ -6,9 +6,9 @@ import pathlib
 import threading
 
 import pytest
-from conftest import run_module
+from conftest import ROOT, run_module
 
-from experiments.bench import beam_speed, music, timing
+from experiments.bench import beam_speed, music, scaling, timing
 from mgr_jax.config import UserError
 
 
@@ -102,6 +102,30 @@ def test_two_workers_are_compared_with_one_and_the_start_is_left_out(
         (10 / 5, 10 / 7.5),
         (12 / 4, 12 / 6),
     ]
+
+
+def test_a_plan_adds_up_what_was_measured(monkeypatch):
+    monkeypatch.setattr(scaling, "DECODE_MS", 1.0)
+    monkeypatch.setattr(scaling, "FEATURE_MS", {"chroma": 2.0})
+    monkeypatch.setattr(scaling, "TRAIN_MS", {"chroma": 0.5})
+    monkeypatch.setattr(scaling, "START_S", 3.0)
+    # 100 tracks of 30 s, in four shards.
+    data = scaling.Data("mine", 100, 3000.0, 1.0)
+    assert scaling.prepare_core_s(data, "chroma") == pytest.approx(3.0 + 1.0)
+    assert scaling.makespan_s(data, "chroma", 1) == pytest.approx(3 + 4)
+    assert scaling.makespan_s(data, "chroma", 3) == pytest.approx(3 + 2)
+    assert scaling.makespan_s(data, "chroma", 9) == pytest.approx(3 + 1)
+    assert scaling.shards_gb(data, "chroma") == pytest.approx(500 * 12 * 216 * 2e-9)
+    assert scaling.train_core_s(data, "chroma") == pytest.approx(30 * 400 * 0.5e-3)
+
+
+def test_the_plan_on_paper_is_what_the_script_prints(tmp_path):
+    done = run_module("experiments.bench.scaling", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = (ROOT / "docs" / "scaling.md").read_text()
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) > 20
+    assert all(row in plan for row in rows)
 
 
 class Given:

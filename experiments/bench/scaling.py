@@ -17,9 +17,9 @@ from mgr_jax.features import FEATURES
 # Measured, on the machine of experiments/bench/README.md. Milliseconds of one core: to
 # decode and resample a second of MP3; to compute a segment's feature and write it; to
 # train on a segment. Seconds until a process has imported and compiled.
-DECODE_MS = 0.83
-FEATURE_MS = {"tempogram": 2.6, "chroma": 2.3, "spectrogram": 0.6}
-TRAIN_MS = {"tempogram": 2.8, "chroma": 0.85, "spectrogram": 1.93}
+DECODE_MS = 0.82
+FEATURE_MS = {"tempogram": 3.0, "chroma": 2.9, "spectrogram": 0.75}
+TRAIN_MS = {"tempogram": 2.8, "chroma": 0.78, "spectrogram": 2.1}
 START_S = 4.0
 
 # Assumed.
