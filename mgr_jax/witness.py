@@ -20,8 +20,11 @@ LOST = (
 )
 
 _TOLD = b"mgr_jax: this process has told how it ends\n"
-# Gloo tells of every connection that it makes.
-_CHATTER = re.compile(rb"^\[Gloo\] Rank ")
+# Gloo tells of every connection that it makes, and others of those that break.
+_CHATTER = re.compile(
+    rb"^\[Gloo\] Rank |preemption_sync_manager|UNAVAILABLE: |Socket closed"
+    rb"|Connection (reset|refused)"
+)
 # From here on, the coordination service tells how it dies.
 _DUMP = re.compile(rb"coordination_service|distributed service detected fatal errors")
 
@@ -65,7 +68,7 @@ def _listen(source: BinaryIO, words: BinaryIO) -> None:
         if line == _TOLD:
             return
         dumps = dumps or bool(_DUMP.search(line))
-        if not dumps and not _CHATTER.match(line):
+        if not dumps and not _CHATTER.search(line):
             words.write(line)
             words.flush()
     words.write(f"error: {LOST}\n".encode())
