@@ -10,6 +10,7 @@ through every function as it came.
 import atexit
 import contextlib
 import importlib.util
+import itertools
 import os
 import re
 import signal
@@ -29,6 +30,9 @@ _COME_S = 300
 _GO_S = 30
 # How long one may work alone. One that is lost is told of after `lost_after_s`.
 _ALONE_S = 14 * 24 * 3600
+
+# A barrier that was passed must not be named again; all processes count alike.
+_meetings = itertools.count()
 
 # The words of the collectives, on CPU and GPU, and of the coordination service.
 _LOSS = re.compile(
@@ -150,7 +154,7 @@ def _end(witness: Witness, error: BaseException) -> None:
         status = error.code if isinstance(error.code, int) else 1
     if status == 0:
         # All leave together, as after a SIGTERM.
-        _gather_bytes(b"")
+        _meet()
         jax.distributed.shutdown()
     witness.told()
 
@@ -246,7 +250,7 @@ def _meet() -> None:
     from orbax.checkpoint import multihost
 
     meet = multihost.get_barrier_sync_fn()
-    meet(key="mgr_jax", timeout_ms=_ALONE_S * 1000)
+    meet(key=f"mgr_jax_{next(_meetings)}", timeout_ms=_ALONE_S * 1000)
 
 
 def shared(state: Any) -> Any:

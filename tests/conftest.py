@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from mgr_jax.config import Config
+from mgr_jax.uris import Uri
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -61,6 +64,28 @@ def run_module(
     if start_only:
         return subprocess.Popen(command, **settings)
     return subprocess.run(command, **settings, timeout=600)
+
+
+def config_for(data, features, **settings) -> Config:
+    """A config that prepares chroma of a music folder, three tracks a shard."""
+    return Config(
+        **{
+            "dataset": "folder",
+            "data_dir": str(data),
+            "features_dir": str(features),
+            "feature": "chroma",
+            "tracks_per_shard": 3,
+            "split": "track",
+            **settings,
+        }
+    )
+
+
+def contents(folder: pathlib.Path | Uri) -> dict[str, bytes]:
+    """The files of a folder, or of one in an object store, by name."""
+    if isinstance(folder, Uri):
+        return {path.name: path.read_bytes() for path, _ in folder.listed()}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 # What a script prints its own peak memory with, in MB. What getrusage says of a process

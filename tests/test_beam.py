@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT, SHARED
+from conftest import ROOT, SHARED, config_for, contents
 
 from mgr_jax import beam, input_pipeline, prepare, shards
 from mgr_jax import config as config_lib
@@ -26,24 +26,6 @@ needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None,
     reason="Apache Beam is not installed: pip install -e '.[test,beam]'",
 )
-
-
-def config_for(data: pathlib.Path, features: pathlib.Path, **settings) -> Config:
-    return Config(
-        **{
-            "dataset": "folder",
-            "data_dir": str(data),
-            "features_dir": str(features),
-            "feature": "chroma",
-            "tracks_per_shard": 3,
-            "split": "track",
-            **settings,
-        }
-    )
-
-
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

@@ -11,30 +11,12 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone, write_music_folder
+from conftest import config_for, contents, tone, write_music_folder
 
 from mgr_jax import audio, input_pipeline, prepare, shards
 from mgr_jax.config import Config, UserError
 from mgr_jax.features import FEATURES
 from mgr_jax.splits import Assignment
-
-
-def config_for(data: pathlib.Path, features: pathlib.Path, **settings) -> Config:
-    return Config(
-        **{
-            "dataset": "folder",
-            "data_dir": str(data),
-            "features_dir": str(features),
-            "feature": "chroma",
-            "tracks_per_shard": 3,
-            "split": "track",
-            **settings,
-        }
-    )
-
-
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import tempfile
 import fsspec
 import pytest
 import soundfile
-from conftest import SHARED, run_module, tone, write_music_folder
+from conftest import SHARED, config_for, contents, run_module, tone, write_music_folder
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mgr_jax import audio, input_pipeline, main, prepare, shards, uris
@@ -36,26 +36,6 @@ def upload(folder: pathlib.Path, place: Uri) -> Uri:
         if path.is_file():
             (place / path.relative_to(folder)).send(path)
     return place
-
-
-def config_for(data, features, **settings) -> Config:
-    return Config(
-        **{
-            "dataset": "folder",
-            "data_dir": str(data),
-            "features_dir": str(features),
-            "feature": "chroma",
-            "tracks_per_shard": 3,
-            "split": "track",
-            **settings,
-        }
-    )
-
-
-def contents(folder: pathlib.Path | Uri) -> dict[str, bytes]:
-    if isinstance(folder, Uri):
-        return {path.name: path.read_bytes() for path, _ in folder.listed()}
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
