@@ -126,7 +126,8 @@ def _noticing_lost_workers() -> Iterator[None]:
     """Raises where DirectRunner would wait for ever: for a process that was killed.
 
     A thread of Beam's waits for each worker's process, and ends with an error when that
-    does. Only the main thread can be interrupted.
+    does. Only the main thread can be interrupted: by a signal of its own, for a job in
+    the background of a shell ignores SIGINT.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -137,19 +138,20 @@ def _noticing_lost_workers() -> Iterator[None]:
     def tell(args: threading.ExceptHookArgs) -> None:
         if args.thread is not None and args.thread.name == "run_worker":
             lost.append(args.exc_value)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
         elif type(args.exc_value).__name__ != "RpcError":  # of the broken connection
             before(args)
 
+    def give_up(*_: Any) -> None:
+        raise lost[0]
+
     threading.excepthook = tell
+    handler = signal.signal(signal.SIGUSR1, give_up)
     try:
         yield
-    except KeyboardInterrupt:
-        if not lost:
-            raise
-        raise lost[0] from None
     finally:
         threading.excepthook = before
+        signal.signal(signal.SIGUSR1, handler)
 
 
 def _parsed(runner: str, options: Sequence[str]) -> Any:

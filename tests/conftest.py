@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ SHARED = ROOT.parent / "shared" / "data"
 _COMPILED = tempfile.TemporaryDirectory(prefix="mgr_jax_compiled_")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# What runs in the background of a shell ignores it, and so would all that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tone(hz: float, seconds: float, rate_hz: int = 22_050, level: float = 0.5):

@@ -181,7 +181,12 @@ def test_a_worker_that_is_killed_half_way_leaves_the_same_bytes(
 ):
     config = config_for(music_folder, tmp_path, runner="DirectRunner")
     folder = input_pipeline.prepared_folder(config)
-    process = program(*words(config), "--", *TWO_PROCESSES, start_only=True)
+    # As `nohup ... &` in a script has it.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = program(*words(config), "--", *TWO_PROCESSES, start_only=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     try:
         while not list(folder.glob(".writing-*/shard")):
             assert process.poll() is None, process.communicate()
