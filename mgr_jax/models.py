@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from mgr_jax.config import Config
-from mgr_jax.layers import NormPool, StridedConv
+from mgr_jax.layers import Conv, NormPool, StridedConv
 
 # Flax's default of 0.99 is an average over some 100 steps: too many for data sets of a
 # thousand segments, whose epochs have 20.
@@ -108,9 +108,7 @@ class _Convolutional(nn.Module):
             if block == 0:
                 x = StridedConv(width, first_kernel, stride, name=name)(x)
             else:
-                x = nn.Conv(
-                    width, (3, 3), use_bias=False, dtype=self.precision, name=name
-                )(x)
+                x = Conv(width, (3, 3), name=name)(x)
             norm = NormPool(
                 window, BATCH_NORM_MOMENTUM, self.axis_name, name=f"BatchNorm_{block}"
             )

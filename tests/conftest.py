@@ -24,7 +24,7 @@ _COMPILED = tempfile.TemporaryDirectory(prefix="mgr_jax_compiled_")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# What runs in the background of a shell ignores it, and so would all that is started here.
+# What runs in the background of a shell ignores it, as would all that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -50,6 +50,22 @@ def normal(*shape, seed=0):
 def test_a_strided_convolution_is_a_convolution(shape, kernel, strides):
     x, weights = normal(2, *shape, 1), normal(*kernel, 1, 5, seed=1)
 
+    def ours(x, weights):
+        return layers.strided_conv(x, weights, strides)
+
+    hold_same_convolution(ours, x, weights, strides)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 5)])
+@pytest.mark.parametrize("shape", [(16, 7), (5, 1), (1, 4)])
+def test_a_convolution_is_a_convolution(shape, kernel):
+    x, weights = normal(3, *shape, 4), normal(*kernel, 4, 6, seed=1)
+    hold_same_convolution(layers.conv, x, weights, (1, 1))
+
+
+def hold_same_convolution(ours, x, weights, strides):
+    """Holds values and gradients of a convolution to JAX's."""
+
     def plain(x, weights):
         return lax.conv_general_dilated(
             x, weights, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -59,15 +75,34 @@ def test_a_strided_convolution_is_a_convolution(shape, kernel, strides):
         value, back = jax.vjp(convolve, x, weights)
         return value, back(normal(*value.shape, seed=2))
 
-    found = both(lambda x, weights: layers.strided_conv(x, weights, strides))
-    for one, another in zip(*map(jax.tree.leaves, (found, both(plain))), strict=True):
+    for one, another in zip(
+        *map(jax.tree.leaves, (both(ours), both(plain))), strict=True
+    ):
         np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-4)
 
 
-def test_a_strided_convolution_begins_as_flax_begins_one():
+def test_a_kernels_gradient_in_bfloat16_is_summed_in_float32():
+    # 1 / 256 added to 1 is lost in bfloat16: the sum would stay at 1.
+    x = jnp.full((512, 1, 1, 1), 1 / 256, jnp.bfloat16).at[0].set(1)
+    kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    _, back = jax.vjp(lambda kernel: layers.conv(x, kernel), kernel)
+    (gradient,) = back(jnp.ones_like(x))
+    assert gradient.item() == pytest.approx(1 + 511 / 256, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "ours, flax",
+    [
+        (
+            layers.StridedConv(5, (4, 4), (2, 2)),
+            nn.Conv(5, (4, 4), (2, 2), use_bias=False),
+        ),
+        (layers.Conv(5, (3, 3)), nn.Conv(5, (3, 3), use_bias=False)),
+    ],
+)
+def test_a_convolution_begins_as_flax_begins_one(ours, flax):
     x, key = normal(2, 20, 17, 1), jax.random.key(3)
-    ours = layers.StridedConv(5, (4, 4), (2, 2)).init(key, x)
-    flax = nn.Conv(5, (4, 4), (2, 2), use_bias=False).init(key, x)
+    ours, flax = ours.init(key, x), flax.init(key, x)
     assert jax.tree.all(jax.tree.map(np.array_equal, ours, flax))
 
 
