@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from mgr_jax import main
+from mgr_jax import cores, main
 from mgr_jax.config import Config, UserError
 
 _LONGEST_ERROR = 400
@@ -55,7 +55,7 @@ def make_runs(
         while waiting or any(worker.config for worker in workers):
             workers = [worker for worker in workers if worker.is_fit()]
             while waiting and len(workers) < jobs:
-                workers.append(_Worker(logs))
+                workers.append(_Worker(logs, jobs))
             for worker in workers:
                 if waiting and worker.config is None:
                     worker.begin(waiting.popleft())
@@ -85,12 +85,14 @@ def _interrupt(number: int, frame: Any) -> None:
 class _Worker:
     """A process that makes the runs it is sent, and this end of the line to it."""
 
-    def __init__(self, logs: pathlib.Path):
+    def __init__(self, logs: pathlib.Path, jobs: int):
         context = multiprocessing.get_context("spawn")
         self.line, far_end = context.Pipe()
         self.config: Config | None = None
         self._made = 0
-        self.process = context.Process(target=_serve, args=(far_end, logs), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(far_end, logs, jobs), daemon=True
+        )
         # Ctrl-C reaches every process of a terminal. A worker inherits that it does not
         # listen: it is told by SIGTERM.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -148,7 +150,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.line.close()
 
 
-def _serve(line: Connection, logs: pathlib.Path) -> None:
+def _serve(line: Connection, logs: pathlib.Path, jobs: int) -> None:
     """The worker's side: makes runs until the other side hangs up."""
     threading.Thread(target=_follow_parent, daemon=True).start()
     while True:
@@ -156,6 +158,7 @@ def _serve(line: Connection, logs: pathlib.Path) -> None:
             config = line.recv()
         except EOFError:
             return
+        cores.show(config, sharers=jobs)
         line.send(_make(config, log_path(config, logs)))
 
 

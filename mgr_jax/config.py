@@ -37,7 +37,9 @@ RUNNERS = (
 _OF_ONE_CALL = ("mode", "overwrite", "runner")
 
 # What a process is told of its job. It is no part of a run: any number may go on with it.
-JOB_FIELDS = ("coordinator_address", "num_processes", "process_id", "lost_after_s")
+JOB_FIELDS = (
+    "cpu_devices", "coordinator_address", "num_processes", "process_id", "lost_after_s",
+)  # fmt: skip
 
 # Characters that would break a line, or steer a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -208,7 +210,8 @@ class Config:
     patience: int = _field(15, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
     shuffle_buffer_mb: int = _field(4096, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size.", low=1)
 
-    # Many processes, as one job.
+    # Devices, and many processes as one job.
+    cpu_devices: int = _field(0, "Devices that a CPU's cores are, each of which takes its share of a batch; 0 is one a core, with 8 segments or more each. A process of a job of many has one. GPUs and TPUs are all taken in any case.", low=0)
     coordinator_address: str = _field("", "HOST:PORT, on process 0's host, at which the processes of one job meet. Default: what SLURM, Open MPI, Kubernetes or a TPU pod says.")
     num_processes: int = _field(0, "Processes of the job; 0 asks the environment, and is one where it says nothing.", low=0)
     process_id: int = _field(-1, "This process's number, from 0; -1 asks the environment.", low=-1)

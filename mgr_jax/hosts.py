@@ -70,7 +70,7 @@ def joined(config: Config) -> Iterator[None]:
     Raises:
       UserError: the processes did not find each other, or the flags fit no job.
     """
-    if not _is_one_of_many(config):
+    if not is_one_of_many(config):
         yield
         return
     witness = Witness()
@@ -90,7 +90,8 @@ def joined(config: Config) -> Iterator[None]:
     witness.told()
 
 
-def _is_one_of_many(config: Config) -> bool:
+def is_one_of_many(config: Config) -> bool:
+    """Whether flags or environment say that this process is one of a job's."""
     told = [config.coordinator_address, config.num_processes, config.process_id >= 0]
     if config.num_processes == 1:
         return False

@@ -82,7 +82,9 @@ def _from_flags(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Defines the flags and runs."""
-    config_lib.define_flags(main_lib.CHOICES, flags.FLAGS, config_lib.JOB_FIELDS[:-1])
+    # Where they meet and which is which is said here.
+    own = ("coordinator_address", "num_processes", "process_id")
+    config_lib.define_flags(main_lib.CHOICES, flags.FLAGS, own)
     flags.adopt_module_key_flags(config_lib)
     flags.DEFINE_integer("local_processes", 2, "How many.", lower_bound=1)
     cli.start(_from_flags, takes_words=True)

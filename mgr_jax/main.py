@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from mgr_jax import cli, hosts, workdir
+from mgr_jax import cli, cores, hosts, workdir
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config
 from mgr_jax.datasets import DATASETS
@@ -94,6 +94,7 @@ def _of_run(flag_values: flags.FlagValues, folder: pathlib.Path) -> Config:
 def main(words: Sequence[str]) -> None:
     """Runs what the flags say, as one process or one of many; -- is for Apache Beam."""
     config = configure(flags.FLAGS)
+    cores.show(config)
     with hosts.joined(config):
         run(config_lib.without_job(config), words)
 

@@ -189,7 +189,8 @@ def _batch_size(config: Config, num_examples: int, begun: int | None) -> int:
             raise UserError(
                 f"{config.run_path}: was begun with batches of {begun}, which "
                 f"{devices} devices cannot share evenly; go on with a number of "
-                f"devices that divides {begun}, or name another --workdir"
+                f"devices that divides {begun} (--cpu_devices), or name another "
+                "--workdir"
             )
         return begun
     size = min(config.batch_size, num_examples) // devices * devices

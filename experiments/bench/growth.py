@@ -26,13 +26,14 @@ from mgr_jax.config import UserError
 # Reads its own peak at the end: what a parent is told counts its own memory too.
 _PROGRAM = """
 import json, pathlib, sys, time
-from mgr_jax import prepare, train
+from mgr_jax import cores, prepare, train
 from mgr_jax.config import Config, complete
 from mgr_jax.datasets import DATASETS
 folder = DATASETS["folder"]
 config = Config(**json.loads(sys.argv[1]))
 config = complete(config, folder.default_split, folder.splits)
 began = time.perf_counter()
+cores.show(config)
 place = prepare.prepare(config)
 took = {"prepare_s": time.perf_counter() - began}
 if config.mode == "train":

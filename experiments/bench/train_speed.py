@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from experiments.bench import timing
-from mgr_jax import memory, models, prepare, steps, train
+from mgr_jax import cores, memory, models, prepare, steps, train
 from mgr_jax.config import PRECISIONS, Config, UserError, complete
 from mgr_jax.datasets import DATASETS
 from mgr_jax.features import FEATURES
@@ -39,6 +39,7 @@ def run() -> None:
     """Measures what the flags say."""
     # As training does; PyTorch gains more by it than ours.
     memory.keep_freed()
+    cores.show(Config())
     quick = flags.FLAGS.quick
     names = PAPER[:1] if quick else PAPER
     # No CPU is fast in bfloat16, and the peer has float32 everywhere.

@@ -1,0 +1,55 @@
+"""The cores of a CPU as devices of JAX, which share a batch as several GPUs would.
+
+A config enters; what JAX will find as its devices is set. XLA shares out work within an
+operation, and leaves cores idle wherever one is too small, or made for one thread; a
+device has work all the time. main calls it before JAX looks for devices, and so do the
+experiments' workers.
+"""
+
+import contextlib
+import os
+
+import jax
+
+from mgr_jax import hosts
+from mgr_jax.config import Config
+
+# Fewer than so many rows each are not worth another device.
+_ROWS = 8
+
+
+def show(config: Config, sharers: int = 1) -> None:
+    """Has JAX show a CPU as several devices, where nothing else was asked for.
+
+    It comes too late, and does nothing, once JAX has looked for its devices. GPUs and
+    TPUs stay what they are.
+
+    Args:
+      config: its `cpu_devices` says how many; 0 leaves it to its batch size and the
+        number of cores. A process of a job of many then has one.
+      sharers: how many such processes share the cores.
+    """
+    count = config.cpu_devices
+    if not count:
+        asked = "xla_force_host_platform_device_count" in os.environ.get(
+            "XLA_FLAGS", ""
+        )
+        if asked or jax.config.jax_num_cpu_devices > 0 or hosts.is_one_of_many(config):
+            return
+        count = fitting(config.batch_size, _num_cores() // sharers)
+    with contextlib.suppress(RuntimeError):  # devices were looked for
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+def fitting(batch_size: int, cores: int) -> int:
+    """How many devices share a batch evenly, at most one a core, with rows enough."""
+    most = max(min(cores, batch_size // _ROWS), 1)
+    return next(n for n in range(most, 0, -1) if batch_size % n == 0)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only some systems can say
+        return os.cpu_count() or 1
