@@ -241,7 +241,15 @@ def run_all(
     }
     progress = _Progress(outcomes, jobs)
 
+    waiting = [c for c, outcome in outcomes.items() if outcome.status != FINISHED]
+    preparing = _preparing(waiting, out)
+
     def ended(config: Config, error: str, seconds: float) -> None:
+        if config in preparing:
+            if not error:  # what is wrong with the data, the runs tell
+                what = f"{config.feature.replace(',', ', ')} of {config.dataset}"
+                print(f"prepared {what}, {seconds:.0f} s", flush=True)
+            return
         outcome = Outcome(config, FAILED, error) if error else _found(config)
         if outcome.status == NOT_RUN:
             error = "its results cannot be read"
@@ -250,9 +258,26 @@ def run_all(
         outcomes[config] = dataclasses.replace(outcome, log=log)
         progress.tell(outcomes[config], seconds)
 
-    waiting = [c for c, outcome in outcomes.items() if outcome.status != FINISHED]
-    workers.make_runs(waiting, logs, jobs, ended)
+    workers.make_runs([*preparing, *waiting], logs, jobs, ended)
     return [outcomes[config] for config in configs]
+
+
+def _preparing(configs: Sequence[Config], out: pathlib.Path) -> list[Config]:
+    """Prepares what several features of a data set lack, from one decoding."""
+    missing: dict[str, dict[str, Config]] = collections.defaultdict(dict)
+    for config in configs:
+        if not is_complete(prepared_folder(config)):
+            missing[config.dataset].setdefault(config.feature, config)
+    return [
+        dataclasses.replace(
+            next(iter(lacking.values())),
+            mode="prepare",
+            feature=",".join(lacking),
+            workdir=str(out / "runs" / f"{dataset}-preparing"),
+        )
+        for dataset, lacking in missing.items()
+        if len(lacking) > 1
+    ]
 
 
 def _found(config: Config) -> Outcome:

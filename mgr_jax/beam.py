@@ -1,7 +1,7 @@
 """Shards written on Apache Beam's runners: the only importer of Beam.
 
-A job, the numbers of the shards that are to be made, and options of Beam's own enter;
-the shards leave. Beam maps `shards.write_shard` over the numbers, on workers that read
+Jobs, the numbers of the shards that each lacks, and options of Beam's own enter; the
+shards leave. Beam maps `shards.write_shard` over the numbers, on workers that read
 the audio and write into the job's folder under the paths that this process knows them
 by. An item may be tried again, or be done by two workers at once: what a worker writes
 is renamed into place when it is whole, and the bytes are the same. prepare calls
@@ -14,7 +14,7 @@ import io
 import shlex
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mgr_jax import shards
@@ -57,14 +57,11 @@ def check(runner: str, options: Sequence[str]) -> None:
         )
 
 
-def write_shards(
-    job: Job, numbers: Sequence[int], runner: str, options: Sequence[str]
-) -> None:
-    """Writes shards on a Beam runner, and waits for the last.
+def write_shards(jobs: Sequence[Job], runner: str, options: Sequence[str]) -> None:
+    """Writes the shards that jobs lack on a Beam runner, and waits for the last.
 
     Args:
-      job: what all shards share.
-      numbers: which shards to write.
+      jobs: what all shards share; they differ in feature and folder alone.
       runner: one of RUNNERS but LOCAL.
       options: of Beam, such as "--direct_num_workers=2".
 
@@ -74,10 +71,9 @@ def write_shards(
     """
     parsed = _parsed(runner, options)
     for left in reversed(range(_TRIES.get(runner, 1))):
-        missing = [k for k in numbers if not shards.is_done(job, k)]
         try:
             with _noticing_lost_workers():
-                _run(job, missing, parsed)
+                _run(shards.missing(jobs), parsed)
             break
         # Each runner raises its own.
         except Exception as error:
@@ -88,31 +84,40 @@ def write_shards(
                     "command goes on"
                 ) from error
             warn(f"{failed}; trying again what is missing")
-    lost = [k for k in numbers if not shards.is_whole(job, k)]
+    lost = [
+        job.shard_path(k)
+        for job in jobs
+        for k in range(job.num_shards)
+        if not shards.is_whole(job, k)
+    ]
     if lost:
         raise UserError(
-            f"--runner={runner}: {job.shard_path(lost[0])} is not there, or not whole, "
+            f"--runner={runner}: {lost[0]} is not there, or not whole, "
             "though Beam has finished; name a folder that its workers and this machine "
             "share with --features_dir"
         )
 
 
-def _run(job: Job, numbers: Sequence[int], parsed: Any) -> None:
+def _run(missing: Mapping[int, Sequence[Job]], parsed: Any) -> None:
     import apache_beam as beam
 
+    # Jobs hold all tracks: they travel once, the items name them by their folders.
+    jobs = {str(job.folder): job for lacking in missing.values() for job in lacking}
+    items = [(k, [str(job.folder) for job in missing[k]]) for k in missing]
     with beam.Pipeline(options=parsed) as pipeline:
         _ = (
             pipeline
-            | "Shards" >> beam.Create(list(numbers))
+            | "Shards" >> beam.Create(items)
             # What is made in one place would else be worked on in one place.
             | "Share" >> beam.Reshuffle()
-            | "Write" >> beam.Map(_write, job)
+            | "Write" >> beam.Map(_write, jobs)
         )
 
 
-def _write(k: int, job: Job) -> None:
+def _write(item: tuple[int, list[str]], jobs: Mapping[str, Job]) -> None:
     """What a worker does."""
-    shards.write_shard(job, k)
+    k, folders = item
+    shards.write_shard([jobs[folder] for folder in folders], k)
 
 
 def _reason(error: Exception) -> str:

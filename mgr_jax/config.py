@@ -174,7 +174,7 @@ class Config:
     # fmt: off
     # What to do, and with what.
     mode: str = _field("train_and_evaluate", "What to do: {choices}. train prepares what is missing; evaluate needs only --workdir.")
-    feature: str = _field("spectrogram", "What the network sees: {choices}.")
+    feature: str = _field("spectrogram", "What the network sees: {choices}. With --mode=prepare, several may be named, with commas: they share the decoding.")
     dataset: str = _field("synth", "Where the tracks come from: {choices}. folder takes your own ROOT/LABEL/**/*.mp3; synth needs no data.")
     model: str = _field("cnn", "What learns: {choices}. svm is a baseline on each bin's mean and deviation.")
     split: str = _field("", "How tracks are divided into training, validation and test: {choices}. Default: filtered for gtzan, official for fma, filtered+official for gtzan+fma, track for the others.")

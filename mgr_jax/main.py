@@ -40,7 +40,8 @@ def run(config: Config, beam_options: Sequence[str] = ()) -> None:
 
     beam.check(config.runner, beam_options)
     if config.mode == "prepare":
-        hosts.first(lambda: prepare.prepare(config, beam_options))
+        features = config.feature.split(",")
+        hosts.first(lambda: prepare.prepare_all(config, features, beam_options))
         return
     with contextlib.ExitStack() as held:
         hosts.first(lambda: held.enter_context(workdir.held_run(config)))
@@ -71,7 +72,10 @@ def configure(flag_values: flags.FlagValues) -> Config:
     """The flags' Config, complete and checked; evaluate starts from the run's."""
     given = config_lib.from_flags(flag_values)
     choices = {k: v for k, v in CHOICES.items() if k != "split" or given.split}
-    config_lib.check_choices(given, choices)
+    # Preparing alone takes several, of one decoding.
+    several = given.feature.split(",") if given.mode == "prepare" else [given.feature]
+    for feature in several:
+        config_lib.check_choices(dataclasses.replace(given, feature=feature), choices)
     if given.mode == "evaluate" and given.workdir:
         return _of_run(flag_values, given.run_path)
     dataset = DATASETS[given.dataset]

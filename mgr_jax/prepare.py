@@ -1,16 +1,18 @@
 """Tracks to TFRecord shards: the only writer of shards.
 
 A data set's tracks enter; a folder leaves that `tfds.builder_from_directory` opens. The
-shard is the unit of work: `shards.write_shard(job, k)` decodes its tracks, computes the
-feature in batches, and renames a temporary file into place, so a killed run resumes at
-the first shard that is missing, two runs give the same bytes, and memory does not grow
-with the data set. This process maps it over the shards, or `beam` has a cluster do so;
-the bytes are the same. TFDS's metadata is written last: a folder without it is not
-finished. A finished folder that has lost a shard gets it again. main calls `prepare`.
+shard is the unit of work: `shards.write_shard(jobs, k)` decodes its tracks, computes
+the features in batches, and renames temporary files into place, so a killed run resumes
+at the first shard that is missing, two runs give the same bytes, and memory does not
+grow with the data set. This process maps it over the shards, or `beam` has a cluster
+do so; the bytes are the same. TFDS's metadata is written last: a folder without it is
+not finished. A finished folder that has lost a shard gets it again. main calls
+`prepare`, or `prepare_all` where several features are to be had from one decoding.
 """
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -18,7 +20,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mgr_jax import audio, beam, shards, workdir
@@ -56,32 +58,75 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> pathlib.Path | 
       The finished folder; what was finished before is not computed again.
 
     Raises:
+      UserError: as `prepare_all`.
+    """
+    return prepare_all(config, [config.feature], beam_options)[0]
+
+
+def prepare_all(
+    config: Config, features: Sequence[str], beam_options: Sequence[str] = ()
+) -> list[pathlib.Path | Uri]:
+    """Makes sure that the shards of several features exist; tracks are decoded once.
+
+    Args:
+      config: a run, but for its feature.
+      features: names of FEATURES.
+      beam_options: where its `runner` is one of Apache Beam's, options of Beam.
+
+    Returns:
+      The features' finished folders, with the bytes that each would have if prepared
+      alone; what was finished before is not computed again.
+
+    Raises:
       UserError: the data are missing, the folder cannot be written, it was made from
         other tracks or settings, more tracks than --max_skipped cannot be read, or Beam
         is missing, takes no such options or has failed.
     """
     beam.check(config.runner, beam_options)
-    folder = prepared_folder(config)
+    configs = [
+        dataclasses.replace(config, feature=name) for name in dict.fromkeys(features)
+    ]
+    folders = [prepared_folder(of) for of in configs]
     try:
         tracks = tuple(load_tracks(config))
     except UserError as error:
-        if not is_complete(folder):
+        if not all(map(is_complete, folders)):
             raise
         print(
-            f"using the features in {folder}; the audio itself is not there ({error})"
+            f"using the features in {_list(folders)}; the audio itself is not there "
+            f"({error})"
         )
-        return folder
-    job = _job(config, folder, tracks)
-    spec = _spec(job)
-    if _read_spec(folder) == spec and _is_finished(job, again=config.overwrite):
-        print(f"the features are prepared: {folder}", flush=True)
-        return folder
-    with _writing_to(folder):
-        _check_spec(folder, spec, overwrite=config.overwrite)
+        return folders
+    jobs = [
+        _job(of, folder, tracks) for of, folder in zip(configs, folders, strict=True)
+    ]
+    # All processes take the locks in the same order, and none waits for ever.
+    jobs = [
+        job
+        for job in sorted(jobs, key=lambda job: str(job.folder))
+        if not _is_prepared(job, again=config.overwrite)
+    ]
+    with contextlib.ExitStack() as held:
+        for job in jobs:
+            held.enter_context(_writing_to(job.folder))
+            _check_spec(job.folder, _spec(job), overwrite=config.overwrite)
         # Another process may have made them while this one waited.
-        if not _is_finished(job, again=config.overwrite):
-            _write_all(job, config, beam_options)
-    return folder
+        jobs = [job for job in jobs if not _is_finished(job, again=config.overwrite)]
+        if jobs:
+            _write_all(jobs, config, beam_options)
+    return folders
+
+
+def _list(items: Iterable[Any]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _is_prepared(job: Job, again: bool) -> bool:
+    """Whether there is nothing to do, and no lock to be taken; if so, says so."""
+    if _read_spec(job.folder) != _spec(job) or not _is_finished(job, again):
+        return False
+    print(f"the features are prepared: {job.folder}", flush=True)
+    return True
 
 
 def _is_finished(job: Job, again: bool) -> bool:
@@ -188,24 +233,32 @@ def _check_spec(
     replace_text(folder / SPEC_FILE, json.dumps(spec, indent=2) + "\n")
 
 
-def _write_all(job: Job, config: Config, beam_options: Sequence[str]) -> None:
+def _write_all(
+    jobs: Sequence[Job], config: Config, beam_options: Sequence[str]
+) -> None:
+    """Writes what jobs, which differ in feature and folder alone, lack."""
     started = time.monotonic()
-    missing = [k for k in range(job.num_shards) if not shards.is_done(job, k)]
-    done = job.num_shards - len(missing)
+    missing, count = shards.missing(jobs), jobs[0].num_shards
+    done = count - len(missing)
     print(
-        f"preparing {job.feature} of {len(job.tracks)} tracks in {job.num_shards} "
-        f"shards{f', {done} of them already there' if done else ''}: {job.folder}",
+        f"preparing {_list(job.feature for job in jobs)} of {len(jobs[0].tracks)} "
+        f"tracks in {count} shards"
+        f"{f', {done} of them already there' if done else ''}: "
+        f"{_list(job.folder for job in jobs)}",
         flush=True,
     )
     if config.runner == LOCAL:
-        _write_here(job, missing)
+        _write_here(jobs[0], missing)
     else:
-        beam.write_shards(job, missing, config.runner, beam_options)
+        beam.write_shards(jobs, config.runner, beam_options)
         # A worker that was lost, or outrun by another, may have left its own.
-        _delete_leftovers(job.folder)
-    accounts = [shards.read_account(job, k) for k in range(job.num_shards)]
+        for job in jobs:
+            _delete_leftovers(job.folder)
+    for job in jobs:
+        accounts = [shards.read_account(job, k) for k in range(count)]
+        _commit(job, accounts, config.max_skipped)
+    # All have the same tracks, of which the same has become.
     rows = [row for account in accounts for row in account.tracks]
-    _commit(job, accounts, config.max_skipped)
     print(
         f"prepared {sum(row['segments'] for row in rows)} segments of "
         f"{len(rows)} tracks, {sum(bool(row['skipped']) for row in rows)} "
@@ -216,22 +269,22 @@ def _write_all(job: Job, config: Config, beam_options: Sequence[str]) -> None:
         odd = [row[column] for row in rows if row[column]]
         if odd:
             others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-            warn(f"{column}: {odd[0]}{others}; listed in {job.folder / name}")
+            warn(f"{column}: {odd[0]}{others}; listed in {jobs[-1].folder / name}")
 
 
-def _write_here(job: Job, missing: Sequence[int]) -> None:
+def _write_here(any_job: Job, missing: Mapping[int, Sequence[Job]]) -> None:
     import tqdm
 
-    done = job.num_shards - len(missing)
+    tracks, each = len(any_job.tracks), any_job.tracks_per_shard
     with tqdm.tqdm(
-        total=len(job.tracks),
-        initial=min(done * job.tracks_per_shard, len(job.tracks)),
+        total=tracks,
+        initial=min((any_job.num_shards - len(missing)) * each, tracks),
         desc="preparing",
         unit="track",
         disable=None,
     ) as bar:
-        for k in missing:
-            shards.write_shard(job, k, on_track=bar.update)
+        for k, lacking in missing.items():
+            shards.write_shard(lacking, k, on_track=bar.update)
 
 
 def _commit(job: Job, accounts: Sequence[Account], max_skipped: float) -> None:

@@ -1,9 +1,9 @@
 """One shard: tracks to records, with the account of what became of each track.
 
 A `Job` and a number enter; the shard's file and its account leave, renamed into place
-(or sent to an object store) when they are whole. It can travel to another process or
-machine: the same job gives the same bytes anywhere. prepare maps it over the shards of
-a data set.
+(or sent to an object store) when they are whole. Jobs of several features share the
+decoding of their tracks. A job can travel to another process or machine: the same gives
+the same bytes anywhere. prepare maps jobs over the shards of a data set.
 """
 
 import collections
@@ -18,7 +18,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,36 +81,45 @@ class Job:
         return self.folder / f"tracks-{k:05d}-of-{self.num_shards:05d}.json"
 
 
-def write_shard(job: Job, k: int, on_track: Callable[[], Any] = lambda: None) -> None:
-    """Writes shard k and the account of its tracks; the same job gives the same bytes.
+def write_shard(
+    jobs: Sequence[Job], k: int, on_track: Callable[[], Any] = lambda: None
+) -> None:
+    """Writes shard k of each job, and the account of its tracks.
+
+    The same job gives the same bytes, whatever others are given with it.
 
     Args:
-      job: what all shards share.
+      jobs: what all shards share; they differ in feature and folder alone.
       k: the shard's number, from 0.
       on_track: called after each track.
     """
     import tensorflow as tf
 
-    scratch = _scratch(job.folder)
-    try:
+    with contextlib.ExitStack() as stack:
+        places = [stack.enter_context(_scratch(job.folder)) for job in jobs]
         try:
-            rows = _write_records(job, k, scratch / "shard", on_track)
+            rows = _write_records(jobs, k, [x / "shard" for x in places], on_track)
         except tf.errors.OpError as error:
-            raise _as_os_error(error, job.shard_path(k)) from None
-        account = {"bytes": (scratch / "shard").stat().st_size, "tracks": rows}
-        (scratch / "account").write_text(json.dumps(account, indent=1) + "\n")
-        # The account goes first: a shard that exists has one.
-        _place(scratch / "account", job.account_path(k))
-        _place(scratch / "shard", job.shard_path(k))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            raise _as_os_error(error, jobs[0].shard_path(k)) from None
+        for job, place in zip(jobs, places, strict=True):
+            account = {"bytes": (place / "shard").stat().st_size, "tracks": rows}
+            (place / "account").write_text(json.dumps(account, indent=1) + "\n")
+            # The account goes first: a shard that exists has one.
+            _place(place / "account", job.account_path(k))
+            _place(place / "shard", job.shard_path(k))
 
 
-def _scratch(folder: pathlib.Path | Uri) -> pathlib.Path:
+@contextlib.contextmanager
+def _scratch(folder: pathlib.Path | Uri) -> Iterator[pathlib.Path]:
     """A folder to write in: beside its files' places, or where these are far, here."""
     if isinstance(folder, Uri):
-        return pathlib.Path(tempfile.mkdtemp(prefix="mgr_jax_"))
-    return pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        scratch = tempfile.mkdtemp(prefix="mgr_jax_")
+    else:
+        scratch = tempfile.mkdtemp(prefix=".writing-", dir=folder)
+    try:
+        yield pathlib.Path(scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _place(source: pathlib.Path, target: pathlib.Path | Uri) -> None:
@@ -122,29 +131,41 @@ def _place(source: pathlib.Path, target: pathlib.Path | Uri) -> None:
 
 
 def _write_records(
-    job: Job, k: int, path: pathlib.Path, on_track: Callable[[], Any]
+    jobs: Sequence[Job],
+    k: int,
+    paths: Sequence[pathlib.Path],
+    on_track: Callable[[], Any],
 ) -> list[dict[str, Any]]:
     """Writes the records of shard k; returns what became of each of its tracks."""
     import tensorflow as tf
 
-    features = tfds_features(job)
     rows: list[dict[str, Any]] = []
-    with (
-        tf.io.TFRecordWriter(str(path)) as writer,
-        contextlib.closing(_segments(job, k, rows, on_track)) as stream,
-    ):
-        while batch := list(itertools.islice(stream, FEATURE_BATCH)):
-            values = compute(job.feature, np.stack([cut.samples for cut in batch]))
-            for cut, value in zip(batch, values, strict=True):
-                example = {
-                    "feature": value,
-                    "label": job.tracks[cut.track].genre,
-                    "track": cut.track,
-                    "track_id": job.tracks[cut.track].id,
-                    "segment": cut.segment,
-                }
-                writer.write(_serialise(features, example))
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(tf.io.TFRecordWriter(str(path))) for path in paths
+        ]
+        layouts = [tfds_features(job) for job in jobs]
+        cuts = stack.enter_context(
+            contextlib.closing(_segments(jobs[0], k, rows, on_track))
+        )
+        while batch := list(itertools.islice(cuts, FEATURE_BATCH)):
+            samples = np.stack([cut.samples for cut in batch])
+            for job, layout, writer in zip(jobs, layouts, writers, strict=True):
+                values = compute(job.feature, samples)
+                for cut, value in zip(batch, values, strict=True):
+                    writer.write(_serialise(layout, _example(job, cut, value)))
     return rows
+
+
+def _example(job: Job, cut: "_Cut", value: np.ndarray) -> dict[str, Any]:
+    track = job.tracks[cut.track]
+    return {
+        "feature": value,
+        "label": track.genre,
+        "track": cut.track,
+        "track_id": track.id,
+        "segment": cut.segment,
+    }
 
 
 def _as_os_error(error: Any, path: pathlib.Path) -> OSError:
@@ -330,3 +351,13 @@ def is_done(job: Job, k: int) -> bool:
     """Whether shard k is there; a track that it had to skip may have been mended."""
     account = read_account(job, k)
     return is_whole(job, k) and not any(row[SKIPPED] for row in account.tracks)
+
+
+def missing(jobs: Iterable[Job]) -> dict[int, list[Job]]:
+    """By shard number, in order, the jobs that lack it."""
+    lacking: dict[int, list[Job]] = collections.defaultdict(list)
+    for job in jobs:
+        for k in range(job.num_shards):
+            if not is_done(job, k):
+                lacking[k].append(job)
+    return dict(sorted(lacking.items()))

@@ -166,7 +166,7 @@ def test_a_shard_written_by_two_at_once_is_one_of_them(
 
     monkeypatch.setattr(shards, "compute", together)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(shards.write_shard, job, 4) for _ in range(2)]
+        done = [pool.submit(shards.write_shard, [job], 4) for _ in range(2)]
     assert [future.result() for future in done] == [None, None]
     found = contents(folder)
     assert len(found) == 2

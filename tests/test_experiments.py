@@ -63,6 +63,7 @@ def test_the_grid_survives_an_interruption_and_a_failure(experiment, place):
     assert "the same command goes on" in said
     assert "4 runs: 0 finished before, 4 to do" in lines[0]
     assert "FAILED" not in "".join(lines) + rest
+    assert lines[1].startswith("prepared chroma, loudness of folder, ")
 
     # A shard with a bit that fell over fails the runs that need it, and no other.
     [shard] = (place / "features").glob("*/loudness/*.tfrecord*")

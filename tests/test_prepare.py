@@ -531,3 +531,84 @@ def test_two_at_once_wait_for_each_other(prepared, music_folder, tmp_path, progr
         assert process.returncode == 0, errors
     folder = tmp_path / prepared.relative_to(prepared.parents[1])
     assert contents(folder) == contents(prepared)
+
+
+FEATURES_OF_PAPER = ["tempogram", "chroma", "spectrogram"]
+
+
+def folders_of(config, features):
+    return [
+        input_pipeline.prepared_folder(dataclasses.replace(config, feature=feature))
+        for feature in features
+    ]
+
+
+def test_several_features_are_prepared_from_one_decoding(
+    music_folder, tmp_path, monkeypatch
+):
+    alone = config_for(music_folder, tmp_path / "alone")
+    expected = [
+        contents(prepare.prepare(dataclasses.replace(alone, feature=feature)))
+        for feature in FEATURES_OF_PAPER
+    ]
+    decoded, read = [], audio.read_segments
+    monkeypatch.setattr(
+        audio,
+        "read_segments",
+        lambda path, number: (decoded.append(path), read(path, number))[1],
+    )
+    config = config_for(music_folder, tmp_path / "together")
+    folders = prepare.prepare_all(config, FEATURES_OF_PAPER)
+    assert folders == folders_of(config, FEATURES_OF_PAPER)
+    assert list(map(contents, folders)) == expected
+    assert len(decoded) == len(set(decoded)) == 16
+
+
+def test_of_several_features_only_what_is_missing_is_made(
+    music_folder, tmp_path, monkeypatch, capsys
+):
+    config = config_for(music_folder, tmp_path)
+    folders = prepare.prepare_all(config, FEATURES_OF_PAPER)
+    before = list(map(contents, folders))
+    tempogram, chroma, _ = folders
+    for folder, k in (tempogram, 1), (chroma, 1), (chroma, 4):
+        next(folder.glob(f"*.tfrecord-{k:05d}-*")).unlink()
+    made, write = [], shards.write_shard
+    monkeypatch.setattr(
+        shards,
+        "write_shard",
+        lambda jobs, k, **kw: (
+            made.append((k, sorted(job.feature for job in jobs))),
+            write(jobs, k, **kw),
+        ),
+    )
+    capsys.readouterr()
+    # Named twice, it is there once.
+    prepare.prepare_all(config, [*FEATURES_OF_PAPER, "chroma"])
+    assert made == [(1, ["chroma", "tempogram"]), (4, ["chroma"])]
+    assert list(map(contents, folders)) == before
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"the features are prepared: {folders[2]}"
+    assert "preparing chroma, tempogram of 16 tracks in 6 shards, 4 of them" in said[1]
+
+
+def test_the_program_prepares_several_features(music_folder, tmp_path, program):
+    flags = [
+        "--mode=prepare",
+        "--dataset=folder",
+        f"--data_dir={music_folder}",
+        f"--features_dir={tmp_path}",
+    ]
+    done = program(*flags, "--feature=chroma,spectrogram")
+    assert done.returncode == 0, done.stderr
+    config = config_for(music_folder, tmp_path)
+    for folder in folders_of(config, ["chroma", "spectrogram"]):
+        assert input_pipeline.is_complete(folder)
+
+    done = program(*flags, "--feature=chroma,spectogram")
+    assert done.returncode == 1
+    assert "--feature=spectogram: choose one of" in done.stderr
+    assert "did you mean spectrogram?" in done.stderr
+    done = program(*flags, "--mode=train", "--feature=chroma,spectrogram")
+    assert done.returncode == 1
+    assert "--feature=chroma,spectrogram: choose one of" in done.stderr

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from absl import flags
 
 from experiments.bench import timing, train_speed
-from mgr_jax import input_pipeline, prepare
+from mgr_jax import cores, input_pipeline, prepare
 from mgr_jax.config import Config, complete
 from mgr_jax.datasets import DATASETS
 from mgr_jax.splits import Assignment
@@ -29,6 +29,7 @@ BATCH = 32
 def run() -> None:
     """Measures what the flags say."""
     quick = flags.FLAGS.quick
+    cores.show(Config())  # as main does
     rows = []
     for feature in (
         ("spectrogram",) if quick else ("spectrogram", "tempogram", "chroma")

@@ -3,10 +3,11 @@
     python -m experiments.bench.prepare_speed [--data_dir=MY_MUSIC] [--quick]
 
 A folder of music enters, or clips are rendered as MP3s; a table leaves: tracks a second
-of `mgr_jax.prepare`, from files to shards, for each of the paper's features. The peer
-is what is usually written instead: librosa.load and librosa's feature, segment by
-segment, in as many processes as there are cores. The limit is decoding and resampling
-alone, as many files at once as there are cores. `growth` has the memory.
+of `mgr_jax.prepare`, from files to shards, for each of the paper's features, and for
+all three from one decoding. The peer is what is usually written instead: librosa.load
+and librosa's features, segment by segment, in as many processes as there are cores. The
+limit is decoding and resampling alone, as many files at once as there are cores.
+`growth` has the memory.
 """
 
 import concurrent.futures
@@ -37,11 +38,14 @@ def run() -> None:
             flags.FLAGS.data_dir, scratch / "mp3", 12 if quick else 48
         )
         folder = music.linked(paths[:24] if quick else paths, scratch / "music", 1)
-        rows = [_row(feature, folder, scratch / "features") for feature in features]
+        sets = [(feature,) for feature in features]
+        if not quick:
+            sets.append(features)
+        rows = [_row(names, folder, scratch / "features") for names in sets]
     timing.show("preparing", "librosa", "decoding alone", rows)
 
 
-def _row(feature: str, folder: pathlib.Path, out: pathlib.Path) -> timing.Row:
+def _row(names: tuple[str, ...], folder: pathlib.Path, out: pathlib.Path) -> timing.Row:
     paths = sorted(folder.rglob("*.*"))
     cores = os.cpu_count() or 1
     with (
@@ -51,38 +55,38 @@ def _row(feature: str, folder: pathlib.Path, out: pathlib.Path) -> timing.Row:
         concurrent.futures.ThreadPoolExecutor(cores) as threads,
     ):
         ways = {
-            "ours": functools.partial(_prepare, feature, folder, out),
+            "ours": functools.partial(_prepare, names, folder, out),
             "peer": lambda: list(
-                processes.map(functools.partial(_by_librosa, feature), paths)
+                processes.map(functools.partial(_by_librosa, names), paths)
             ),
             "limit": lambda: list(threads.map(audio.decode, paths)),
         }
         found = timing.seconds(ways, flags.FLAGS.rounds)
     speeds = {way: len(paths) / took for way, took in found.items()}
-    what = f"{feature} of {len(paths)} tracks"
+    name = names[0] if len(names) == 1 else features_speed.TOGETHER
+    what = f"{name} of {len(paths)} tracks"
     return timing.Row(what, "tracks/s", **speeds, more_is_better=True)
 
 
-def _prepare(feature: str, folder: pathlib.Path, out: pathlib.Path) -> None:
+def _prepare(names: tuple[str, ...], folder: pathlib.Path, out: pathlib.Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
-    config = Config(
-        dataset="folder", feature=feature, data_dir=str(folder), features_dir=str(out)
-    )
+    config = Config(dataset="folder", data_dir=str(folder), features_dir=str(out))
     with contextlib.redirect_stdout(io.StringIO()):
-        prepare.prepare(config)
+        prepare.prepare_all(config, names)
 
 
-def _by_librosa(feature: str, path: pathlib.Path) -> list[np.ndarray]:
-    """A track's five segments, as float16."""
+def _by_librosa(names: tuple[str, ...], path: pathlib.Path) -> list[np.ndarray]:
+    """Features of a track's five segments, as float16."""
     import librosa
 
     samples, _ = librosa.load(path, sr=audio.SAMPLE_RATE_HZ)
     starts = np.linspace(0, len(samples) - audio.SEGMENT_SAMPLES, 5).astype(int)
     return [
         features_speed.of_librosa(
-            feature, samples[start : start + audio.SEGMENT_SAMPLES]
+            name, samples[start : start + audio.SEGMENT_SAMPLES]
         ).astype(np.float16)
         for start in starts
+        for name in names
     ]
 
 
