@@ -126,6 +126,10 @@ def _reason(error: Exception) -> str:
     return lines[-1].partition(" [while")[0] if lines else type(error).__name__
 
 
+class _WorkerLost(BaseException):
+    """Passes through all of Beam, as an interrupt does."""
+
+
 @contextlib.contextmanager
 def _noticing_lost_workers() -> Iterator[None]:
     """Raises where DirectRunner would wait for ever: for a process that was killed.
@@ -147,16 +151,19 @@ def _noticing_lost_workers() -> Iterator[None]:
         elif type(args.exc_value).__name__ != "RpcError":  # of the broken connection
             before(args)
 
-    def give_up(*_: Any) -> None:
-        raise lost[0]
+    def wake(*_: Any) -> None:
+        raise _WorkerLost
 
     threading.excepthook = tell
-    handler = signal.signal(signal.SIGUSR1, give_up)
+    signal.signal(signal.SIGUSR1, wake)
     try:
         yield
+    except _WorkerLost:
+        raise lost[0] from None
     finally:
         threading.excepthook = before
-        signal.signal(signal.SIGUSR1, handler)
+        # Its default would end the process, were one still on its way.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _parsed(runner: str, options: Sequence[str]) -> Any:
