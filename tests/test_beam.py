@@ -113,6 +113,17 @@ def test_a_bundle_that_fails_twice_leaves_the_same_bytes(
 
 
 @needs_beam
+def test_features_of_one_decoding_have_the_bytes_of_each_alone(
+    local, music_folder, tmp_path
+):
+    alone = config_for(music_folder, tmp_path / "alone", feature="loudness")
+    config = config_for(music_folder, tmp_path, runner="BundleBasedDirectRunner")
+    chroma, loudness = prepare.prepare_all(config, ["chroma", "loudness"])
+    assert contents(chroma) == local
+    assert contents(loudness) == contents(prepare.prepare(alone))
+
+
+@needs_beam
 def test_a_bundle_that_always_fails_is_one_line_and_another_run_goes_on(
     local, music_folder, tmp_path, monkeypatch, capsys
 ):
