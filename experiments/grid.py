@@ -263,7 +263,7 @@ def run_all(
 
 
 def _preparing(configs: Sequence[Config], out: pathlib.Path) -> list[Config]:
-    """Prepares what several features of a data set lack, from one decoding."""
+    """Configs that prepare what several features of a data set lack, as one."""
     missing: dict[str, dict[str, Config]] = collections.defaultdict(dict)
     for config in configs:
         if not is_complete(prepared_folder(config)):

@@ -211,7 +211,7 @@ class Config:
     shuffle_buffer_mb: int = _field(4096, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size.", low=1)
 
     # Devices, and many processes as one job.
-    cpu_devices: int = _field(0, "Devices that a CPU's cores are, each of which takes its share of a batch; 0 is one a core, with 8 segments or more each. A process of a job of many has one. GPUs and TPUs are all taken in any case.", low=0)
+    cpu_devices: int = _field(0, "Devices that a CPU counts as, each of which takes its share of a batch; 0 is one a core, with 8 segments or more each. A process of a job of many has one. GPUs and TPUs are all taken in any case.", low=0)
     coordinator_address: str = _field("", "HOST:PORT, on process 0's host, at which the processes of one job meet. Default: what SLURM, Open MPI, Kubernetes or a TPU pod says.")
     num_processes: int = _field(0, "Processes of the job; 0 asks the environment, and is one where it says nothing.", low=0)
     process_id: int = _field(-1, "This process's number, from 0; -1 asks the environment.", low=-1)
