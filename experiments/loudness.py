@@ -175,7 +175,8 @@ def _answers(config: Config) -> dict[float, Predictions]:
         }
         for gain_db in GAINS_DB:
             heard = samples * np.float32(10 ** (gain_db / 20))
-            batch = names | {"feature": shards.compute(config.feature, heard)}
+            feature = shards.compute([config.feature], heard)[config.feature]
+            batch = names | {"feature": feature}
             batch = input_pipeline.padded(batch, model.batch_size)
             parts[gain_db].append(model.predict([batch]))
     ids = np.array([track.id for track in prepared.tracks])

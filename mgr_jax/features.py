@@ -45,6 +45,7 @@ from mgr_jax.spectra import (
     matmul,
     mel_power,
     num_frames,
+    of_frames,
 )
 from mgr_jax.tuning import tuning_index
 
@@ -206,13 +207,14 @@ def tempogram(segment: Segment) -> jax.Array:
     padded = jnp.concatenate([onsets[0] * ramp, onsets, onsets[-1] * ramp[::-1]])
     window = hann_window(TEMPOGRAM_WINDOW).astype(np.float32)
 
-    starts = np.arange(len(onsets), dtype=np.int32)
-    stretch = jax.vmap(
-        lambda start: lax.dynamic_slice(padded, (start,), (TEMPOGRAM_WINDOW,))
+    stretches = of_frames(
+        lambda start: lax.dynamic_slice(padded, (start,), (TEMPOGRAM_WINDOW,)),
+        np.arange(len(onsets), dtype=np.int32),
+        segment.device,
     )
     # Twice the window keeps the end of it from wrapping round to its start.
     length = 2 * TEMPOGRAM_WINDOW
-    spectrum = jnp.fft.rfft(stretch(starts) * window, length)
+    spectrum = jnp.fft.rfft(stretches * window, length)
     energy = spectrum.real**2 + spectrum.imag**2
     autocorrelation = jnp.fft.irfft(energy, length)
     return _unit_peak(autocorrelation[:, :TEMPOGRAM_WINDOW])

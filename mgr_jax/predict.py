@@ -191,7 +191,8 @@ class Predictor:
         """(windows, genres) float32 of the samples of up to a batch of windows."""
         if not heard:
             return np.zeros((0, len(self.labels)), np.float32)
-        feature = shards.compute(self.config.feature, np.stack(heard))
+        name = self.config.feature
+        feature = shards.compute([name], np.stack(heard))[name]
         batch = {"feature": feature, "label": np.zeros(len(feature), np.int64)}
         # One shape, so that the network is compiled once.
         devices = jax.local_device_count()

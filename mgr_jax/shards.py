@@ -27,7 +27,7 @@ from mgr_jax import audio
 from mgr_jax.audio import SEGMENT_SAMPLES
 from mgr_jax.config import shown
 from mgr_jax.datasets import Track
-from mgr_jax.features import FEATURES
+from mgr_jax.features import FEATURES, together
 from mgr_jax.input_pipeline import TFDS_SPLIT
 from mgr_jax.uris import Uri
 
@@ -35,6 +35,8 @@ from mgr_jax.uris import Uri
 # takes. One compiled shape serves all: what is fewer is padded up to it.
 FEATURE_BATCH = 32
 _PART = 8
+# Of AVX-512, LLVM would use half the width. It changes no number.
+_COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 # What an account says of a track that gave nothing, or less than it should have.
 SKIPPED = "skipped"
@@ -148,12 +150,23 @@ def _write_records(
         cuts = stack.enter_context(
             contextlib.closing(_segments(jobs[0], k, rows, on_track))
         )
-        while batch := list(itertools.islice(cuts, FEATURE_BATCH)):
-            samples = np.stack([cut.samples for cut in batch])
+
+        names = [job.feature for job in jobs]
+
+        def computed() -> Iterator[tuple[list[_Cut], dict[str, np.ndarray]]]:
+            while batch := list(itertools.islice(cuts, FEATURE_BATCH)):
+                yield batch, compute(names, np.stack([cut.samples for cut in batch]))
+
+        def write(found: tuple[list[_Cut], dict[str, np.ndarray]]) -> None:
+            batch, values = found
             for job, layout, writer in zip(jobs, layouts, writers, strict=True):
-                values = compute(job.feature, samples)
-                for cut, value in zip(batch, values, strict=True):
+                for cut, value in zip(batch, values[job.feature], strict=True):
                     writer.write(_serialise(layout, _example(job, cut, value)))
+
+        # One batch is written while the next is computed.
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1, "write"))
+        for _ in _in_order(pool, write, computed(), ahead=1):
+            pass
     return rows
 
 
@@ -250,29 +263,36 @@ def _read(
         return (), audio.Notes(), str(error)
 
 
-def compute(feature: str, samples: np.ndarray) -> np.ndarray:
-    """A feature as the shards hold it.
+def compute(names: Sequence[str], samples: np.ndarray) -> dict[str, np.ndarray]:
+    """Features as the shards hold them.
 
     Args:
-      feature: a name of FEATURES.
+      names: of FEATURES. On a CPU, they share their spectra.
       samples: float32 (n, samples), up to FEATURE_BATCH segments.
 
     Returns:
-      float16 (n, bins, frames).
+      float16 (n, bins, frames) of each name.
     """
     import jax
 
+    on_cpu = jax.default_backend() == "cpu"
     # A CPU computes segment by segment: its cores share them. The rest takes them all.
-    size = _PART if jax.default_backend() == "cpu" else FEATURE_BATCH
+    size = _PART if on_cpu else FEATURE_BATCH
     parts = [samples[k : k + size] for k in range(0, len(samples), size)]
-    compiled = _compiled(feature, size)
-    values = _threads().map(functools.partial(_padded, compiled, size), parts)
-    return np.concatenate(list(values))
+    values: dict[str, np.ndarray] = {}
+    # Elsewhere, what is compiled together might be rounded in another way than alone.
+    for group in [tuple(names)] if on_cpu else [(name,) for name in names]:
+        padded = functools.partial(_padded, _compiled(group, size), size)
+        found = list(_threads().map(padded, parts))
+        values |= {name: np.concatenate([x[name] for x in found]) for name in group}
+    return values
 
 
-def _padded(compiled: Any, size: int, samples: np.ndarray) -> np.ndarray:
-    padding = [(0, size - len(samples)), (0, 0)]
-    return np.asarray(compiled(np.pad(samples, padding)))[: len(samples)]
+def _padded(compiled: Any, size: int, samples: np.ndarray) -> dict[str, np.ndarray]:
+    count = len(samples)
+    if count < size:  # padding by nothing would copy all
+        samples = np.pad(samples, [(0, size - count), (0, 0)])
+    return {name: np.asarray(x)[:count] for name, x in compiled(samples).items()}
 
 
 @functools.cache
@@ -281,16 +301,16 @@ def _threads() -> concurrent.futures.Executor:
 
 
 @functools.cache
-def _compiled(name: str, size: int) -> Any:
+def _compiled(names: tuple[str, ...], size: int) -> Any:
     import jax
 
     @jax.jit
     def stored(samples):
         # numpy rounds to the same float16, but takes as long as a tempogram for it.
-        return FEATURES[name].fn(samples).astype(np.float16)
+        return jax.tree.map(lambda x: x.astype(np.float16), together(names)(samples))
 
     samples = jax.ShapeDtypeStruct((size, SEGMENT_SAMPLES), np.float32)
-    return stored.lower(samples).compile()
+    return stored.lower(samples).compile(_COMPILER_OPTIONS)
 
 
 def tfds_features(job: Job) -> Any:

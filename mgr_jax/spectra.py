@@ -33,7 +33,7 @@ class Device(NamedTuple):
 
     Attributes:
       precise: dtype for what librosa computes in float64; that, where FFTs have it.
-      frames_at_once: how many spectra to compute at a time; None for all.
+      frames_at_once: how many frames to compute at a time; None for all.
     """
 
     precise: DTypeLike
@@ -128,6 +128,13 @@ def allow_float64(fn):
     return wrapped
 
 
+def of_frames(fn: Callable[[Any], Any], frames: Any, device: Device) -> Any:
+    """What `fn` makes of each frame, or of where it starts, stacked."""
+    if device.frames_at_once is None:
+        return jax.vmap(fn)(frames)
+    return lax.map(fn, frames, batch_size=device.frames_at_once)
+
+
 def num_frames(
     num_samples: int, hop_length: int, centered: bool, window: int = N_FFT
 ) -> int:
@@ -179,9 +186,7 @@ def power_spectrum(
         return magnitude * magnitude
 
     starts = np.arange(count, dtype=np.int32) * hop_length
-    if device.frames_at_once is None:
-        return jax.vmap(power_of_frame)(starts)
-    return lax.map(power_of_frame, starts, batch_size=device.frames_at_once)
+    return of_frames(power_of_frame, starts, device)
 
 
 def decibels(power: jax.Array) -> jax.Array:

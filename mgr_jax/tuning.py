@@ -4,11 +4,10 @@ A power spectrum enters, (frames, 1025), or the samples of segments; the tuning 
 as an index in TUNINGS or in semitones. features calls it, for chroma.
 
 The tuning is the fullest of 100 bins of a histogram, so a single peak that falls on
-the other side of an edge can change every number of chroma. `_peaks` therefore rounds
-to float32 where librosa does, and nowhere else.
+the other side of an edge can change every number of chroma. So it is rounded to float32
+where librosa does that, and nowhere else.
 """
 
-import functools
 import math
 
 import jax
@@ -17,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from mgr_jax.filterbanks import A0_HZ, HZ_PER_BIN, TUNINGS
-from mgr_jax.spectra import Device, Segment, allow_float64, batched
+from mgr_jax.spectra import Device, Segment, allow_float64, batched, of_frames
 
 _PEAK_BINS = np.arange(14, 372).reshape(-1, 2).T  # from 150 to 4000 Hz, in pairs
 _PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
@@ -37,7 +36,11 @@ def tuning_index(power: jax.Array, device: Device) -> jax.Array:
     The weaker half of the peaks is left out; without peaks, the tuning is A440's.
     Source: librosa.estimate_tuning.
     """
-    strength, tuning = _peaks(power, device)
+    strength, shift, in_lower = _peaks(power, device)
+    # Were it not a loop of its own, XLA would compute it pair by pair as it counts.
+    tuning = of_frames(
+        lambda peaks: _tuning_of_peaks(*peaks, device), (shift, in_lower), device
+    )
     count = _count(strength >= 0)
     counted = (strength >= _median_strength(strength, count)) & (strength >= 0)
     # The others are counted in a bin of their own, which is then cut off.
@@ -76,40 +79,58 @@ def _find_peaks(power: jax.Array) -> tuple[jax.Array, ...]:
 
 
 @allow_float64
-def _peaks(power: jax.Array, device: Device) -> tuple[jax.Array, jax.Array]:
-    """Strength and tuning of spectral peaks, from parabolas through their three bins.
+def _peaks(power: jax.Array, device: Device) -> tuple[jax.Array, ...]:
+    """Spectral peaks at the top of parabolas through their three bins.
 
-    Every `to_float32` stands where librosa stores a float32.
-    Sources: librosa.piptrack, librosa.pitch_tuning.
+    Source: librosa.piptrack.
 
     Args:
       power: (frames, 1025).
       device: what it runs on.
 
     Returns:
-      strength: (frames, pairs) power at the parabola's top; -1 where there is no peak.
-      tuning: (frames, pairs) int32, index in TUNINGS.
+      (frames, pairs) each:
+      strength: power at the parabola's top; -1 where there is no peak.
+      shift: how many bins above the maximum that top is.
+      in_lower: whether the maximum is the lower one of the pair.
     """
     precise = device.precise
-    to_float32 = functools.partial(jnp.asarray, dtype=jnp.float32)
     is_peak, in_lower, below, peak, above = _find_peaks(power)
     slope = (above - below).astype(precise) / 2
     curvature = (above + below).astype(precise) - 2 * peak.astype(precise)
     shift = jnp.where(jnp.abs(slope) < jnp.abs(curvature), -slope / curvature, 0)
-    shift = to_float32(shift).astype(precise)
-    strength = jnp.where(is_peak, peak + to_float32(slope / 2 * shift), -1)
+    shift = _to_float32(shift)
+    height = _to_float32(slope / 2 * shift.astype(precise))
+    return jnp.where(is_peak, peak + height, -1), shift, in_lower
 
-    def at_peak(of_bins):  # (2, pairs) to (frames, pairs)
+
+@allow_float64
+def _tuning_of_peaks(
+    shift: jax.Array, in_lower: jax.Array, device: Device
+) -> jax.Array:
+    """(pairs,) of a frame, as `_peaks` has them, to int32 indices in TUNINGS.
+
+    Source: librosa.pitch_tuning.
+    """
+    precise = device.precise
+
+    def at_peak(of_bins):  # (2, pairs) to (pairs,)
         return jnp.where(in_lower, *of_bins.astype(precise))
 
-    hz = to_float32((at_peak(_PEAK_BINS) + shift) * HZ_PER_BIN).astype(precise)
-    ratio = to_float32(hz / A0_HZ).astype(precise)
+    bins = at_peak(_PEAK_BINS) + shift.astype(precise)
+    hz = _to_float32(bins * HZ_PER_BIN).astype(precise)
+    ratio = _to_float32(hz / A0_HZ).astype(precise)
     bin_ratio = _PEAK_BINS * HZ_PER_BIN / A0_HZ
     octaves = at_peak(np.log2(bin_ratio)) + _log2_ratio(ratio, at_peak(bin_ratio))
-    semitones = 12 * to_float32(octaves)
+    semitones = 12 * _to_float32(octaves)
     offset = semitones - jnp.floor(semitones)
     offset = jnp.where(offset < 0.5, offset, offset - 1).astype(precise)
-    return strength, jnp.floor(offset * 100 + 50).astype(jnp.int32)
+    return jnp.floor(offset * 100 + 50).astype(jnp.int32)
+
+
+def _to_float32(x: jax.Array) -> jax.Array:
+    """Stands wherever librosa stores a float32, and nowhere else."""
+    return x.astype(jnp.float32)
 
 
 def _log2_ratio(x: jax.Array, near: jax.Array) -> jax.Array:
@@ -137,16 +158,30 @@ def _order_statistic(values: jax.Array, rank: jax.Array) -> jax.Array:
     """The value of `values` that has `rank` smaller ones, where it is positive.
 
     The bits of a positive float sort as the float does, so the value is found bit by
-    bit, by counting. A sort of 40 000 numbers takes twenty times as long.
+    bit, by counting, until no other is in reach. A sort of 40 000 numbers takes twenty
+    times as long.
     """
 
-    def try_bit(i, bits):
-        candidate = bits | (1 << (30 - i))
-        bound = lax.bitcast_convert_type(candidate, jnp.float32)
-        return jnp.where(_count(values < bound) <= rank, candidate, bits)
+    def is_open(state):
+        i, _, smaller, smaller_than_next = state
+        return (i < 31) & (smaller_than_next - smaller > 1)
 
-    bits = lax.fori_loop(np.int32(0), np.int32(31), try_bit, jnp.int32(0))
-    return lax.bitcast_convert_type(bits, jnp.float32)
+    def try_bit(state):
+        i, bits, smaller, smaller_than_next = state
+        candidate = bits | (1 << (30 - i))
+        count = _count(values < lax.bitcast_convert_type(candidate, jnp.float32))
+        fits = count <= rank
+        return (
+            i + 1,
+            jnp.where(fits, candidate, bits),
+            jnp.where(fits, count, smaller),
+            jnp.where(fits, smaller_than_next, count),
+        )
+
+    zero, size = jnp.int32(0), jnp.int32(values.size)
+    _, bits, _, _ = lax.while_loop(is_open, try_bit, (zero, zero, zero, size))
+    least = lax.bitcast_convert_type(bits, jnp.float32)
+    return jnp.where(values >= least, values, jnp.inf).min()
 
 
 def _count(mask: jax.Array) -> jax.Array:

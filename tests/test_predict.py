@@ -172,9 +172,9 @@ def test_windows_of_several_files_share_a_batch(predictor, tmp_path, monkeypatch
     sizes = []
     compute = shards.compute
 
-    def counted(feature, samples):
+    def counted(names, samples):
         sizes.append(len(samples))
-        return compute(feature, samples)
+        return compute(names, samples)
 
     monkeypatch.setattr(shards, "compute", counted)
     paths = [write(tmp_path / f"{k}.wav", seconds=5) for k in range(20)]

@@ -8,7 +8,6 @@ segment, as it is used. The limit is the feature's own Fourier transforms, of fr
 that lie ready, in JAX and float32.
 """
 
-import concurrent.futures
 import functools
 from collections.abc import Callable
 
@@ -54,24 +53,14 @@ def _prepared(name: str) -> timing.Row:
     """A batch as preparing and predicting compute it: on all cores, to float16."""
     samples = _music(shards.FEATURE_BATCH)
     parts = PAPER if name == TOGETHER else (name,)
-    ours = functools.partial(shards.compute, name, samples)
-    if name == TOGETHER:
-        ours = functools.partial(_on_all_cores, samples)
     ways = {
-        "ours": ours,
+        "ours": functools.partial(shards.compute, parts, samples),
         "peer": functools.partial(_librosa, parts, samples),
         "limit": _transforms(parts, len(samples)),
     }
     found = timing.seconds(ways, flags.FLAGS.rounds, _IN_A_ROW)
     each = {way: 1e3 * s / len(samples) for way, s in found.items()}
     return timing.Row(f"{name}, {len(samples)} on all cores", "ms a segment", **each)
-
-
-def _on_all_cores(samples: np.ndarray) -> None:
-    """The paper's features of a batch, as `shards.compute` has one."""
-    parts = np.split(samples, len(samples) // 8)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        list(pool.map(functools.partial(_ours, PAPER), parts))
 
 
 def _music(size: int) -> np.ndarray:
