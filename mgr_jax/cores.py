@@ -3,7 +3,7 @@
 A config enters; what JAX will find as its devices is set. XLA shares out work within an
 operation, and leaves cores idle wherever one is too small, or made for one thread; a
 device has work all the time. main calls it before JAX looks for devices, and so do the
-experiments' workers.
+experiments' workers. shards has the cores share its work in its own way.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def show(config: Config, sharers: int = 1) -> None:
         )
         if asked or jax.config.jax_num_cpu_devices > 0 or hosts.is_one_of_many(config):
             return
-        count = fitting(config.batch_size, _num_cores() // sharers)
+        count = fitting(config.batch_size, available() // sharers)
     with contextlib.suppress(RuntimeError):  # devices were looked for
         jax.config.update("jax_num_cpu_devices", count)
 
@@ -47,7 +47,7 @@ def fitting(batch_size: int, cores: int) -> int:
     return next(n for n in range(most, 0, -1) if batch_size % n == 0)
 
 
-def _num_cores() -> int:
+def available() -> int:
     """Cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))

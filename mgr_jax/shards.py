@@ -2,8 +2,9 @@
 
 A `Job` and a number enter; the shard's file and its account leave, renamed into place
 (or sent to an object store) when they are whole. Jobs of several features share the
-decoding of their tracks. A job can travel to another process or machine: the same gives
-the same bytes anywhere. prepare maps jobs over the shards of a data set.
+decoding of their tracks, and on a CPU the spectra. A job can travel to another process
+or machine: the same gives the same bytes anywhere. prepare maps jobs over the shards of
+a data set.
 """
 
 import collections
@@ -14,6 +15,7 @@ import errno
 import functools
 import itertools
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -23,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mgr_jax import audio
+from mgr_jax import audio, cores
 from mgr_jax.audio import SEGMENT_SAMPLES
 from mgr_jax.config import shown
 from mgr_jax.datasets import Track
@@ -31,10 +33,10 @@ from mgr_jax.features import FEATURES, together
 from mgr_jax.input_pipeline import TFDS_SPLIT
 from mgr_jax.uris import Uri
 
-# Segments whose feature is computed at a time, and the part that one of a CPU's threads
-# takes. One compiled shape serves all: what is fewer is padded up to it.
+# Segments whose features are computed at a time, and the fewest that a core takes of
+# them. One compiled shape serves all: what is fewer is padded up to it.
 FEATURE_BATCH = 32
-_PART = 8
+_LEAST = 4
 # Of AVX-512, LLVM would use half the width. It changes no number.
 _COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
@@ -55,8 +57,8 @@ class Job:
       tracks: all tracks, in shard order.
       tracks_per_shard: shard k holds tracks [k * n, (k + 1) * n).
       segments_per_track: see `audio.segment_starts`.
-      decode_threads: how many tracks are decoded at once; 0 takes one per core of the
-        machine that writes.
+      decode_threads: how many tracks are decoded at once; 0 takes one per core that
+        the process which writes may use.
     """
 
     folder: pathlib.Path | Uri
@@ -206,7 +208,7 @@ def _segments(
     """
     first = k * job.tracks_per_shard
     tracks = job.tracks[first : first + job.tracks_per_shard]
-    threads = job.decode_threads or os.cpu_count() or 1
+    threads = job.decode_threads or cores.available()
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
         read = functools.partial(_read, segments_per_track=job.segments_per_track)
@@ -277,7 +279,8 @@ def compute(names: Sequence[str], samples: np.ndarray) -> dict[str, np.ndarray]:
 
     on_cpu = jax.default_backend() == "cpu"
     # A CPU computes segment by segment: its cores share them. The rest takes them all.
-    size = _PART if on_cpu else FEATURE_BATCH
+    sharers = cores.available() if on_cpu else 1
+    size = max(math.ceil(FEATURE_BATCH / sharers), _LEAST)
     parts = [samples[k : k + size] for k in range(0, len(samples), size)]
     values: dict[str, np.ndarray] = {}
     # Elsewhere, what is compiled together might be rounded in another way than alone.
@@ -297,7 +300,7 @@ def _padded(compiled: Any, size: int, samples: np.ndarray) -> dict[str, np.ndarr
 
 @functools.cache
 def _threads() -> concurrent.futures.Executor:
-    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "feature")
+    return concurrent.futures.ThreadPoolExecutor(cores.available(), "feature")
 
 
 @functools.cache

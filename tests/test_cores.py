@@ -48,7 +48,7 @@ def test_cores_are_devices_unless_something_else_was_asked_for(
     script = (
         "import jax\n"
         "from mgr_jax import config, cores\n"
-        "cores._num_cores = lambda: 6\n"
+        "cores.available = lambda: 6\n"
         f"cores.show(config.Config(batch_size=36, **{settings}), {sharers})\n"
         "print(jax.local_device_count())\n"
         "cores.show(config.Config(cpu_devices=7))\n"
