@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mgr_jax import hosts
+from mgr_jax import hosts, lean
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import Track, dataset_key
 from mgr_jax.features import Feature
@@ -253,7 +253,7 @@ def load_side(
     Returns:
       The side; nothing is read yet.
     """
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     _keep_off_accelerators()
     info = _builder(prepared.folder).info
@@ -298,7 +298,7 @@ def _with_blanks(
     process_count: int,
 ) -> Any:
     """What all files hold, in their order, but blanks for other hosts' files."""
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     zero = tf.zeros((), tf.int64)
     blank = {"feature": tf.zeros((0, 0), tf.float16)}
@@ -317,7 +317,7 @@ def _with_blanks(
 
 def _own(side: Side) -> Any:
     """The examples of a side that this host reads, without blanks."""
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     dataset = _deterministic(side.dataset)
     if len(side.shares) == 1:
@@ -359,7 +359,7 @@ def training_batches(
       Dicts of feature (batch, bins, frames) float16, label (batch,) int64. Rows that
       another host reads are zeros.
     """
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     window = int(shuffle_buffer_mb * 1e6 // side.example_bytes)
     order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
@@ -480,7 +480,7 @@ def _side_table(prepared: Prepared, assignment: Assignment) -> np.ndarray:
 
 def _read(side: Side, dataset: Any) -> Iterator[Any]:
     """What a dataset made of a side yields; a shard that is damaged is named."""
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     try:
         yield from dataset.as_numpy_iterator()
@@ -500,7 +500,7 @@ def _read(side: Side, dataset: Any) -> Iterator[Any]:
 
 def _damage(file: str) -> str:
     """What is wrong with a shard, whose records carry checksums; "" for nothing."""
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     try:
         for _ in tf.data.TFRecordDataset([file]):
@@ -517,7 +517,7 @@ def _short(error: Exception) -> str:
 
 
 def _deterministic(dataset: Any) -> Any:
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     options = tf.data.Options()
     options.deterministic = True
@@ -527,13 +527,13 @@ def _deterministic(dataset: Any) -> Any:
 @functools.cache
 def _keep_off_accelerators() -> None:
     """TensorFlow only reads data here; left alone it would take a GPU's memory."""
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     tf.config.set_visible_devices([], "GPU")
     tf.config.set_visible_devices([], "TPU")
 
 
 def _builder(folder: pathlib.Path) -> Any:
-    import tensorflow_datasets as tfds
+    tfds = lean.tensorflow_datasets()
 
     return tfds.builder_from_directory(str(folder))

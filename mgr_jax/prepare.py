@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mgr_jax import audio, beam, shards, workdir
+from mgr_jax import audio, beam, lean, shards, workdir
 from mgr_jax.config import LOCAL, Config, UserError, replace_text, warn
 from mgr_jax.datasets import Track, dataset_key, load_tracks
 from mgr_jax.features import FEATURES
@@ -332,7 +332,7 @@ def _writable(job: Job) -> Iterator[pathlib.Path]:
 def _write_metadata(
     job: Job, folder: pathlib.Path, lengths: list[int], num_bytes: int
 ) -> None:
-    import tensorflow_datasets as tfds
+    tfds = lean.tensorflow_datasets()
 
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder,

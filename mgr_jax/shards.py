@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mgr_jax import audio, cores
+from mgr_jax import audio, cores, lean
 from mgr_jax.audio import SEGMENT_SAMPLES
 from mgr_jax.config import shown
 from mgr_jax.datasets import Track
@@ -97,7 +97,7 @@ def write_shard(
       k: the shard's number, from 0.
       on_track: called after each track.
     """
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     with contextlib.ExitStack() as stack:
         places = [stack.enter_context(_scratch(job.folder)) for job in jobs]
@@ -141,7 +141,7 @@ def _write_records(
     on_track: Callable[[], Any],
 ) -> list[dict[str, Any]]:
     """Writes the records of shard k; returns what became of each of its tracks."""
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     rows: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
@@ -318,7 +318,7 @@ def _compiled(names: tuple[str, ...], size: int) -> Any:
 
 def tfds_features(job: Job) -> Any:
     """The shards' layout, as TFDS describes it."""
-    import tensorflow_datasets as tfds
+    tfds = lean.tensorflow_datasets()
 
     return tfds.features.FeaturesDict(
         {
@@ -336,7 +336,7 @@ def tfds_features(job: Job) -> Any:
 
 
 def _serialise(features: Any, example: dict[str, Any]) -> bytes:
-    import tensorflow as tf
+    tf = lean.tensorflow()
 
     # protobuf leaves the order of map entries open; two runs shall give equal bytes.
     record = tf.train.Example.FromString(features.serialize_example(example))
