@@ -38,7 +38,7 @@ from mgr_jax.uris import Uri
 FEATURE_BATCH = 32
 _LEAST = 4
 # Of AVX-512, LLVM would use half the width. It changes no number.
-_COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
+_ON_CPU = {"xla_cpu_prefer_vector_width": 512}
 
 # What an account says of a track that gave nothing, or less than it should have.
 SKIPPED = "skipped"
@@ -152,7 +152,6 @@ def _write_records(
         cuts = stack.enter_context(
             contextlib.closing(_segments(jobs[0], k, rows, on_track))
         )
-
         names = [job.feature for job in jobs]
 
         def computed() -> Iterator[tuple[list[_Cut], dict[str, np.ndarray]]]:
@@ -313,7 +312,8 @@ def _compiled(names: tuple[str, ...], size: int) -> Any:
         return jax.tree.map(lambda x: x.astype(np.float16), together(names)(samples))
 
     samples = jax.ShapeDtypeStruct((size, SEGMENT_SAMPLES), np.float32)
-    return stored.lower(samples).compile(_COMPILER_OPTIONS)
+    options = _ON_CPU if jax.default_backend() == "cpu" else None
+    return stored.lower(samples).compile(options)
 
 
 def tfds_features(job: Job) -> Any:

@@ -190,7 +190,7 @@ def test_two_devices_give_the_step_of_one(model):
     one, two = (_steps_on(count, model) for count in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
     assert {name.split("[")[0] for name in one} == {"adamw", "sgd"}
 
 
@@ -198,7 +198,9 @@ def _steps_on(count: int, model: str) -> dict[str, list]:
     """What steps leave, computed by a process that sees `count` devices.
 
     One step of AdamW with its moments; and three steps of plain gradient descent, for
-    AdamW turns the sign of a gradient that is rounding error into a whole step.
+    AdamW turns the sign of a gradient that is rounding error into a whole step. They
+    are short: at ten times the length, the third brings an activation so near to 0 that
+    rounding decides on which side of it, and so the fourth digit of gradients.
     """
     script = (
         "import json, jax, numpy as np, optax, test_steps\n"
@@ -208,7 +210,7 @@ def _steps_on(count: int, model: str) -> dict[str, list]:
         f"state = lambda: test_steps.make_gained_state({model!r})\n"
         "adamw = step(state(), test_steps.make_batch())\n"
         "sgd = state()\n"
-        "plain = optax.sgd(0.1)\n"
+        "plain = optax.sgd(0.01)\n"
         "sgd = sgd.replace(optimizer=plain, opt_state=plain.init(sgd.params))\n"
         "for _ in range(3):\n"
         "    sgd = step(sgd, test_steps.make_batch())\n"
