@@ -3,15 +3,13 @@
 A config enters; what JAX will find as its devices is set. XLA shares out work within an
 operation, and leaves cores idle wherever one is too small, or made for one thread; a
 device has work all the time. main calls it before JAX looks for devices, and so do the
-experiments' workers. shards has the cores share its work in its own way.
+experiments' workers. shards and verify ask how many cores there are for their threads,
+and need no JAX for it.
 """
 
 import contextlib
 import os
 
-import jax
-
-from mgr_jax import hosts
 from mgr_jax.config import Config
 
 # Fewer than so many rows each are not worth another device.
@@ -29,6 +27,10 @@ def show(config: Config, sharers: int = 1) -> None:
         number of cores. A process of a job of many then has one.
       sharers: how many such processes share the cores.
     """
+    import jax
+
+    from mgr_jax import hosts
+
     count = config.cpu_devices
     if not count:
         asked = "xla_force_host_platform_device_count" in os.environ.get(

@@ -129,7 +129,16 @@ def allow_float64(fn):
 
 
 def of_frames(fn: Callable[[Any], Any], frames: Any, device: Device) -> Any:
-    """What `fn` makes of each frame, or of where it starts, stacked."""
+    """What `fn` makes of each frame, stacked: a part of them at a time on a CPU.
+
+    There, a loop's results are arrays, while XLA may compute others again wherever they
+    are read; and it copies what a loop slices, but gathers number by number.
+
+    Args:
+      fn: of one frame, to an array or a tree of arrays.
+      frames: (frames, ...), or where each starts, or a tree of these.
+      device: what it runs on.
+    """
     if device.frames_at_once is None:
         return jax.vmap(fn)(frames)
     return lax.map(fn, frames, batch_size=device.frames_at_once)

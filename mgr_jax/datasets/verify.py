@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from mgr_jax import cli
+from mgr_jax import cli, cores
 from mgr_jax import config as config_lib
 from mgr_jax.config import FMA_SUBSETS, Config, shown, warn
 from mgr_jax.datasets import (
@@ -95,9 +95,8 @@ def _measured(config: Config, tracks: Sequence[Track]) -> Iterator[Measurement]:
     import tqdm
 
     stop = threading.Event()
-    pool = concurrent.futures.ThreadPoolExecutor(
-        config.decode_threads or os.cpu_count() or 1
-    )
+    threads = config.decode_threads or cores.available()
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
     measure_one = functools.partial(_measure, config, stop)
     try:
         yield from tqdm.tqdm(
