@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from mgr_jax import lean
+
 
 class Events:
     """An event file; what was written of later steps by an earlier start is void."""
@@ -22,6 +24,7 @@ class Events:
         Raises:
           OSError: it cannot be written; as all methods.
         """
+        lean.tensorboardx()
         from tensorboardX.proto import event_pb2
         from tensorboardX.record_writer import RecordWriter
 

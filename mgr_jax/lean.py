@@ -1,13 +1,16 @@
-"""TensorFlow and TFDS, imported where they are first needed, and without Keras.
+"""TensorFlow, TFDS and tensorboardX, imported where they are first needed, and alone.
 
 Nothing enters; the modules leave. Half of the time that importing TensorFlow takes goes
-to Keras, for which nothing here has a use. prepare, shards and input_pipeline call it.
+to Keras, and tensorboardX imports PyTorch where it is installed, which takes as long
+again: nothing here has a use for either. prepare, shards, input_pipeline and events
+call it.
 """
 
 import contextlib
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +30,25 @@ def tensorflow_datasets() -> Any:
     """What `import tensorflow_datasets` gives."""
     tensorflow()
     return importlib.import_module("tensorflow_datasets")
+
+
+@functools.cache
+def tensorboardx() -> Any:
+    """What `import tensorboardX` gives."""
+    with _without_torch():
+        return importlib.import_module("tensorboardX")
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # as if it were not installed
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
-"""TensorFlow without Keras, in processes of their own: a module is imported once."""
+"""What is imported without Keras or PyTorch, each time in a process of its own."""
 
 import dataclasses
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
-from conftest import config_for
+from conftest import ROOT, config_for
 
 
 def run(script: str, **environment: str) -> list[str]:
@@ -48,7 +49,29 @@ def test_a_choice_of_keras_is_left_as_it_is(choice):
     assert found == [f"{choice} {choice == '0'}"]
 
 
-def test_a_whole_run_imports_no_keras(music_folder, tmp_path):
+def test_tensorboardx_finds_no_torch_and_leaves_it_to_others(tmp_path):
+    found = run(
+        "import sys\n"
+        "from mgr_jax import lean\n"
+        "print(lean.tensorboardx().__name__, 'torch' in sys.modules)\n"
+        "import torch\n"
+        "print(torch.WHO)\n",
+        PYTHONPATH=_with_a_torch(tmp_path),
+    )
+    assert found == ["tensorboardX False", "stand-in"]
+
+
+def test_torch_that_is_imported_already_stays(tmp_path):
+    found = run(
+        "import sys, torch\n"
+        "from mgr_jax import lean\n"
+        "print(lean.tensorboardx().__name__, sys.modules['torch'] is torch)\n",
+        PYTHONPATH=_with_a_torch(tmp_path),
+    )
+    assert found == ["tensorboardX True"]
+
+
+def test_a_whole_run_imports_neither_keras_nor_torch(music_folder, tmp_path):
     config = config_for(music_folder, tmp_path / "features", num_epochs=1)
     config = dataclasses.replace(config, workdir=str(tmp_path / "run"))
     found = run(
@@ -56,6 +79,15 @@ def test_a_whole_run_imports_no_keras(music_folder, tmp_path):
         "from mgr_jax import main\n"
         "from mgr_jax.config import Config\n"
         f"main.run({config!r})\n"
-        "print('tensorflow' in sys.modules, 'keras' in sys.modules)\n"
+        "print([x in sys.modules for x in ('tensorflow', 'keras', 'torch')])\n",
+        PYTHONPATH=_with_a_torch(tmp_path),
     )
-    assert found[-1] == "True False"
+    assert found[-1] == "[True, False, False]"
+
+
+def _with_a_torch(folder: pathlib.Path) -> str:
+    """A path of modules that has a package of PyTorch's name."""
+    (folder / "modules" / "torch").mkdir(parents=True)
+    stand_in = "WHO = 'stand-in'\nclass Tensor:\n    pass\n"
+    (folder / "modules" / "torch" / "__init__.py").write_text(stand_in)
+    return f"{folder / 'modules'}{os.pathsep}{ROOT}"
