@@ -126,7 +126,8 @@ class Checkpoints:
 
         Args:
           kind: NEWEST or BEST.
-          like: a pytree of arrays of the same structure, shapes and types.
+          like: a pytree of arrays of the same structure, shapes and types, or of
+            jax.ShapeDtypeStruct that say where each array shall be.
 
         Returns:
           The saved pytree.
@@ -144,7 +145,7 @@ class Checkpoints:
                 "run's folder with --workdir"
             )
         self._check(kind, step)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(hosts.shared(like)))
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(hosts.awaited(like)))
         return hosts.local(self._restore(kind, step, args)["state"])
 
     def delete(self, kind: str) -> None:

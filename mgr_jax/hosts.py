@@ -256,7 +256,25 @@ def _meet() -> None:
 
 def shared(state: Any) -> Any:
     """A state that every process holds, as one that all hold together, for Orbax."""
+    if count() == 1:
+        # Of several devices' copies, Orbax would cut a part out of each.
+        return jax.tree.map(_on_one_device, state)
     return _convert(state, "host_local_array_to_global_array")
+
+
+def _on_one_device(x: Any) -> Any:
+    return x.addressable_data(0) if isinstance(x, jax.Array) else x
+
+
+def awaited(like: Any) -> Any:
+    """What Orbax is to restore: arrays like these, held by all processes together."""
+    if count() == 1:
+        return like
+    mesh = jax.sharding.Mesh(np.array(devices()), ("devices",))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like
+    )
 
 
 def local(state: Any) -> Any:

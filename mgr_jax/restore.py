@@ -119,13 +119,10 @@ def _progress(checkpoints: Checkpoints, best: dict[str, Any]) -> dict[str, Any]:
 def _restore_state(
     config: Config, about: dict[str, Any], checkpoints: Checkpoints
 ) -> steps.TrainState:
-    shape = tuple(about["shape"])
-    blank = (np.zeros((shape[0], 1), np.float32), np.ones((shape[0], 1), np.float32))
-    like = steps.create_state(
+    like = steps.like_state(
         config,
         len(about["genres"]),
-        shape,
-        blank,
+        tuple(about["shape"]),
         total_steps=1,
         steps_per_epoch=1,
     )

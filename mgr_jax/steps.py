@@ -24,6 +24,10 @@ Batch = dict[str, np.ndarray]
 
 DEVICE_AXIS = "devices"
 
+# Drawing the first weights runs once. LLVM's costlier passes took it longer to compile
+# than a train step, and change no bit of them.
+_ONCE_ON_CPU = {"xla_backend_optimization_level": 1}
+
 
 class TrainState(flax.struct.PyTreeNode):
     """All that a step reads and writes.
@@ -80,24 +84,71 @@ def create_state(
     Returns:
       The state; its initial weights are a function of the config's seed.
     """
-    model = models.build(config, num_genres, shape, DEVICE_AXIS)
-    # Compiled as a whole: op by op, the first call would take many times longer.
-    variables = jax.jit(functools.partial(model.init, train=False))(
-        jax.random.key(config.seed), jnp.zeros((1, *shape, 1))
+    initial = functools.partial(
+        _initial, config, num_genres, shape, total_steps, steps_per_epoch
     )
+    # Compiled as a whole: op by op, the first call would take many times longer.
+    options = _ONCE_ON_CPU if jax.default_backend() == "cpu" else None
+    state = jax.jit(initial, compiler_options=options)(
+        jax.random.key(config.seed), *map(np.float32, normalisation)
+    )
+    # Placed as a step returns it; placed otherwise, the first step would compile twice.
+    return jax.device_put(state, _everywhere())
+
+
+def like_state(
+    config: Config,
+    num_genres: int,
+    shape: tuple[int, int],
+    total_steps: int,
+    steps_per_epoch: int,
+) -> TrainState:
+    """A pattern to restore a state by: what `create_state` makes, but for the numbers.
+
+    Args:
+      config: the run.
+      num_genres: number of outputs.
+      shape: (bins, frames) of the feature.
+      total_steps: length of the learning-rate schedule.
+      steps_per_epoch: to turn warm-up epochs into steps.
+
+    Returns:
+      The state with a jax.ShapeDtypeStruct in place of each array.
+    """
+    bins = jax.ShapeDtypeStruct((shape[0], 1), np.float32)
+    initial = functools.partial(
+        _initial, config, num_genres, shape, total_steps, steps_per_epoch
+    )
+    state = jax.eval_shape(initial, jax.random.key(0), bins, bins)
+    everywhere = _everywhere()
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
+    )
+
+
+def _initial(
+    config: Config,
+    num_genres: int,
+    shape: tuple[int, int],
+    total_steps: int,
+    steps_per_epoch: int,
+    key: jax.Array,
+    mean: jax.Array,
+    deviation: jax.Array,
+) -> TrainState:
+    model = models.build(config, num_genres, shape, DEVICE_AXIS)
+    variables = model.init(key, jnp.zeros((1, *shape, 1)), train=False)
     optimizer = optax.adamw(
         learning_rate(config, total_steps, steps_per_epoch),
         weight_decay=config.weight_decay,
         mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
     )
-    state = TrainState(
+    return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
-        normalisation=dict(
-            zip(("mean", "deviation"), map(jnp.asarray, normalisation), strict=True)
-        ),
+        normalisation={"mean": mean, "deviation": deviation},
         sums={name: jnp.zeros(()) for name in ("loss", "correct", "count")},
         apply_fn=model.apply,
         optimizer=optimizer,
@@ -107,10 +158,11 @@ def create_state(
         feature=FEATURES[config.feature],
         steps_per_epoch=steps_per_epoch,
     )
-    # Placed as a step returns it; placed otherwise, the first step would compile twice.
+
+
+def _everywhere() -> jax.sharding.Sharding:
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.device_put(state, everywhere)
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
 def learning_rate(
@@ -263,7 +315,8 @@ def data_parallel(
         result = parallel(state, dealt)
         if donate:
             return result
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
+        # By numpy, for which nothing has to be compiled.
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), result)
 
     return run
 

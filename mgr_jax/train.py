@@ -9,13 +9,14 @@ last bit. All processes of a job run this loop alike; process 0 writes. main cal
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -68,6 +69,17 @@ class _Run:
     batch_size: int
     steps_per_epoch: int
     checkpoints: Checkpoints
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all epochs."""
+        return self.config.num_epochs * self.steps_per_epoch
+
+    @functools.cached_property
+    def learning_rate(self) -> Callable[[int], jax.Array]:
+        """A step's learning rate, compiled as a whole: op by op takes longer."""
+        rate = steps.learning_rate(self.config, self.total_steps, self.steps_per_epoch)
+        return jax.jit(rate)
 
 
 def assignment_for(config: Config, prepared: Prepared) -> splits.Assignment:
@@ -218,23 +230,20 @@ class _Saved:
 
 def _restore_or_create(run: _Run, saved: _Saved) -> tuple[steps.TrainState, Progress]:
     about = saved.about
-    bins = run.prepared.shape[0]
-    blank = (np.zeros((bins, 1), np.float32), np.ones((bins, 1), np.float32))
-    state = steps.create_state(
-        run.config,
-        len(run.prepared.genres),
-        run.prepared.shape,
-        input_pipeline.normalisation(run.train, FEATURES[run.config.feature])
-        if about is None
-        else blank,
-        total_steps=run.config.num_epochs * run.steps_per_epoch,
-        steps_per_epoch=run.steps_per_epoch,
-    )
+    genres, shape = len(run.prepared.genres), run.prepared.shape
+    schedule = {
+        "total_steps": run.total_steps,
+        "steps_per_epoch": run.steps_per_epoch,
+    }
     if about is None:
+        feature = FEATURES[run.config.feature]
+        normalisation = input_pipeline.normalisation(run.train, feature)
+        state = steps.create_state(run.config, genres, shape, normalisation, **schedule)
         progress = Progress()
     else:
+        like = steps.like_state(run.config, genres, shape, **schedule)
         try:
-            state = run.checkpoints.restore(saved.kind, state)
+            state = run.checkpoints.restore(saved.kind, like)
         except DamagedError as error:
             raise error.remedied from None
         progress = Progress(**about["progress"])
@@ -392,16 +401,13 @@ def _diverged(run: _Run, what: str, value: float, state: steps.TrainState) -> Us
 
 def _row(run: _Run, state: steps.TrainState, epoch: int) -> dict[str, Any]:
     loss, accuracy = _means(run, state)
-    schedule = steps.learning_rate(
-        run.config, run.config.num_epochs * run.steps_per_epoch, run.steps_per_epoch
-    )
     step = int(state.step)
     return {
         "epoch": epoch,
         "step": step,
         "train_loss": loss,
         "train_accuracy": accuracy,
-        "learning_rate": float(schedule(step)),
+        "learning_rate": float(run.learning_rate(step)),
     }
 
 

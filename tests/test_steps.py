@@ -40,6 +40,25 @@ def make_batch(rows: int = 8) -> dict[str, np.ndarray]:
     return {"feature": features.astype(np.float16), "label": labels}
 
 
+@pytest.mark.parametrize("model", models.MODELS)
+def test_a_pattern_to_restore_by_is_a_state_without_its_numbers(model):
+    config = Config(feature="chroma", model=model, warmup_epochs=0)
+    blank = np.zeros((SHAPE[0], 1)), np.ones((SHAPE[0], 1))
+    schedule = {"total_steps": 100, "steps_per_epoch": 10}
+    state = steps.create_state(config, 3, SHAPE, blank, **schedule)
+    like = steps.like_state(config, 3, SHAPE, **schedule)
+
+    def kinds(tree):
+        return [
+            (jax.tree_util.keystr(path), leaf.shape, leaf.dtype, leaf.sharding)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        ]
+
+    assert kinds(like) == kinds(state)
+    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(like))
+    assert (like.seed, like.feature) == (state.seed, state.feature)
+
+
 def test_features_are_normalised_bin_by_bin():
     state = make_state()
     features = np.ones((2, *SHAPE), np.float16)
