@@ -20,10 +20,13 @@ LOST = (
 )
 
 _TOLD = b"mgr_jax: this process has told how it ends\n"
-# Gloo tells of every connection that it makes, and others of those that break.
+# Gloo tells of every connection that it makes, in pieces: two that it makes at once can
+# have a line begin with what belongs to another. Others tell of connections that break.
 _CHATTER = re.compile(
     rb"^\[Gloo\] Rank |preemption_sync_manager|UNAVAILABLE: |Socket closed"
     rb"|Connection (reset|refused)"
+    rb"|^(\[Gloo\] Rank |\d+| is connected to | peer ranks\. "
+    rb"|Expected number of connected peer ranks is : )*$"
 )
 # From here on, the coordination service tells how it dies.
 _DUMP = re.compile(rb"coordination_service|distributed service detected fatal errors")

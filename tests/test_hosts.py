@@ -1,5 +1,6 @@
 """Several processes of one job, over loopback: what they train, read and count."""
 
+import io
 import json
 import pathlib
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from jobs import end, metrics, prepared_config, start
 
-from mgr_jax import input_pipeline, splits
+from mgr_jax import input_pipeline, splits, witness
 from mgr_jax.config import Config
 
 
@@ -125,3 +126,19 @@ def test_hosts_evaluate_each_example_once_in_as_many_batches(features):
             ]
     assert len(numbers) == 1
     assert len(seen) == len(set(seen)) == side.total
+
+
+def test_what_gloo_says_of_connections_is_left_out_also_where_two_speak_at_once():
+    said = (
+        b"[Gloo] Rank 0 is connected to 3 peer ranks. "
+        b"Expected number of connected peer ranks is : 3\n"
+        b"[Gloo] Rank [Gloo] Rank 01 is connected to  is connected to 3 peer ranks. \n"
+        b" is connected to 3 peer ranks. "
+        b"Expected number of connected peer ranks is : 3\n"
+        b"3\n"
+        b"\n"
+        b"4 tracks are skipped\n"
+    )
+    words = io.BytesIO()
+    witness._listen(io.BytesIO(said + witness._TOLD), words)
+    assert words.getvalue() == b"4 tracks are skipped\n"
