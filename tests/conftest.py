@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 
+import absl.flags
 import numpy as np
 import pytest
 import soundfile
 
+from mgr_jax import config as config_lib
 from mgr_jax.config import Config
 from mgr_jax.uris import Uri
 
@@ -68,6 +70,19 @@ def run_module(
     if start_only:
         return subprocess.Popen(command, **settings)
     return subprocess.run(command, **settings, timeout=600)
+
+
+def run_here(*flags: object) -> None:
+    """What `python -m mgr_jax.main` does with these flags, within this process.
+
+    For what comes after a start of its own, or beside one: starting takes longest.
+    """
+    from mgr_jax import main  # imports jax
+
+    values = absl.flags.FlagValues()
+    config_lib.define_flags(main.CHOICES, values)
+    values(["main", *map(str, flags)])
+    main.run(main.configure(values))
 
 
 def config_for(data, features, **settings) -> Config:

@@ -7,7 +7,7 @@ import time
 
 import filelock
 import pytest
-from conftest import SHARED
+from conftest import SHARED, run_here
 
 from mgr_jax.config import Config
 
@@ -60,12 +60,11 @@ def test_one_command_goes_from_audio_to_results(main_job):
     assert str(found["track"]["n"]) in done.stdout
 
 
-def test_a_second_time_it_has_nothing_left_to_train(main_job, program):
+def test_a_second_time_it_has_nothing_left_to_train(main_job, capsys):
     workdir, flags, _ = main_job
     before = results(workdir)
-    done = program(*flags)
-    assert done.returncode == 0, done.stderr
-    assert "training had finished" in done.stdout
+    run_here(*flags)
+    assert "training had finished" in capsys.readouterr().out
     assert results(workdir)["segment"] == before["segment"]
 
 
@@ -90,22 +89,19 @@ def test_evaluate_needs_only_the_run(main_job, program):
         assert after[key] == before[key]
 
 
-def test_a_run_folder_that_was_moved_is_evaluated_where_it_is(
-    main_job, program, tmp_path
-):
+def test_a_run_folder_that_was_moved_is_evaluated_where_it_is(main_job, tmp_path):
     import shutil
 
     workdir, _, _ = main_job
     moved = tmp_path / "moved"
     shutil.copytree(workdir, moved)
     (moved / "results.json").unlink()
-    done = program("--mode=evaluate", f"--workdir={moved}")
-    assert done.returncode == 0, done.stderr
+    run_here("--mode=evaluate", f"--workdir={moved}")
     assert results(moved)["track"] == results(workdir)["track"]
 
 
 def test_a_run_that_is_not_finished_is_evaluated_with_a_warning(
-    main_job, program, tmp_path
+    main_job, program, tmp_path, capsys
 ):
     _, flags, _ = main_job
     workdir = f"--workdir={tmp_path / 'run'}"
@@ -118,9 +114,8 @@ def test_a_run_that_is_not_finished_is_evaluated_with_a_warning(
     assert victim.returncode == 0, errors
     assert "stopped by SIGTERM" in output
     assert not (tmp_path / "run" / "results.json").exists()
-    done = program("--mode=evaluate", workdir)
-    assert done.returncode == 0, done.stderr
-    assert "training has not finished" in done.stderr
+    run_here("--mode=evaluate", workdir)
+    assert "training has not finished" in capsys.readouterr().err
     assert results(tmp_path / "run")["training_finished"] is False
 
 
@@ -138,7 +133,7 @@ def test_killed_while_it_trains_it_ends_with_the_same_bits(
             "--num_epochs=20",
         ]
 
-    assert program(*flags("whole")).returncode == 0
+    run_here(*flags("whole"))
     victim = program(*flags("killed"), start_only=True)
     metrics = tmp_path / "killed" / "metrics.jsonl"
     deadline = time.monotonic() + 300
@@ -220,9 +215,9 @@ def test_help_explains_every_flag_without_tensorflow(program):
     ],
     ids=["gtzan", "fma"],
 )
-def test_real_recordings_go_all_the_way(program, tmp_path, flags, tracks, genres):
+def test_real_recordings_go_all_the_way(tmp_path, flags, tracks, genres):
     *flags, folder = flags
-    done = program(
+    run_here(
         *flags,
         "--feature=chroma",
         f"--data_dir={SHARED / folder}",
@@ -231,7 +226,6 @@ def test_real_recordings_go_all_the_way(program, tmp_path, flags, tracks, genres
         "--num_epochs=2",
         "--widths=4,4,8",
     )
-    assert done.returncode == 0, done.stderr
     found = results(tmp_path / "run")
     assert sum(found["num_tracks"].values()) == tracks
     assert len(found["genres"]) == genres
