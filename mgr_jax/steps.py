@@ -24,8 +24,8 @@ Batch = dict[str, np.ndarray]
 
 DEVICE_AXIS = "devices"
 
-# Drawing the first weights runs once. LLVM's costlier passes took it longer to compile
-# than a train step, and change no bit of them.
+# First weights are drawn once. With all of LLVM's passes, that takes as long to compile
+# as a train step; they change no bit of the weights.
 _ONCE_ON_CPU = {"xla_backend_optimization_level": 1}
 
 

@@ -25,7 +25,7 @@ _TOLD = b"mgr_jax: this process has told how it ends\n"
 _CHATTER = re.compile(
     rb"^\[Gloo\] Rank |preemption_sync_manager|UNAVAILABLE: |Socket closed"
     rb"|Connection (reset|refused)"
-    rb"|^(\[Gloo\] Rank |\d+| is connected to | peer ranks\. "
+    rb"|^(\[Gloo\] Rank |\d| is connected to | peer ranks\. "
     rb"|Expected number of connected peer ranks is : )*$"
 )
 # From here on, the coordination service tells how it dies.
