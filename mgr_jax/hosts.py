@@ -255,7 +255,7 @@ def _meet() -> None:
 
 
 def shared(state: Any) -> Any:
-    """A state that every process holds, as one that all hold together, for Orbax."""
+    """A state that every process holds, as one that all hold together, to be saved."""
     if count() == 1:
         # Of several devices' copies, Orbax would cut a part out of each.
         return jax.tree.map(_on_one_device, state)
@@ -267,7 +267,7 @@ def _on_one_device(x: Any) -> Any:
 
 
 def awaited(like: Any) -> Any:
-    """What Orbax is to restore: arrays like these, held by all processes together."""
+    """What is to be restored: arrays like these, held by all processes together."""
     if count() == 1:
         return like
     mesh = jax.sharding.Mesh(np.array(devices()), ("devices",))
@@ -278,7 +278,7 @@ def awaited(like: Any) -> Any:
 
 
 def local(state: Any) -> Any:
-    """What `shared` made, or Orbax restored, as each process holds it."""
+    """What was restored by `awaited`, as each process holds it."""
     return _convert(state, "global_array_to_host_local_array")
 
 

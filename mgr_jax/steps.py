@@ -105,15 +105,8 @@ def like_state(
 ) -> TrainState:
     """A pattern to restore a state by: what `create_state` makes, but for the numbers.
 
-    Args:
-      config: the run.
-      num_genres: number of outputs.
-      shape: (bins, frames) of the feature.
-      total_steps: length of the learning-rate schedule.
-      steps_per_epoch: to turn warm-up epochs into steps.
-
-    Returns:
-      The state with a jax.ShapeDtypeStruct in place of each array.
+    Its arguments are those of `create_state`. In the state that it returns, a
+    jax.ShapeDtypeStruct stands in place of each array.
     """
     bins = jax.ShapeDtypeStruct((shape[0], 1), np.float32)
     initial = functools.partial(

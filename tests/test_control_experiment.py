@@ -23,7 +23,7 @@ HEARD = {
     "chroma": {"harmony"},
     "spectrogram": {"rhythm", "harmony", "timbre"},
 }
-EPOCHS = {"tempogram": 8, "chroma": 20, "spectrogram": 25}
+EPOCHS = {"tempogram": 12, "chroma": 30, "spectrogram": 25}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,8 @@
-"""The program as a user runs it, in processes of its own, from flags to pictures."""
+"""The program as a user runs it, from flags to pictures.
+
+It starts in processes of its own, but for what comes after such a start, and for the
+real recordings: these the test's process takes all the way.
+"""
 
 import json
 import pathlib
