@@ -208,7 +208,7 @@ class Config:
     dropout: float = _field(0.5, "Share of units dropped before the dense and before the output layer.", low=0, high=0.99)
     random_gain_db: float = _field(0.0, "Turn each training segment up or down by up to this many dB, drawn anew each time.", low=0, high=60)
     patience: int = _field(15, "Stop after this many epochs without a better validation loss; 0 never stops.", low=0)
-    shuffle_buffer_mb: int = _field(4096, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size.", low=1)
+    shuffle_buffer_mb: int = _field(6144, "Memory for segments: where the training set fits, it is kept and shuffled as a whole; else in a window of this size. Where there is room left for the validation set, that is kept as well.", low=1)
 
     # Devices, and many processes as one job.
     cpu_devices: int = _field(0, "Devices that a CPU counts as, each of which takes its share of a batch; 0 is one a core, with 8 segments or more each. A process of a job of many has one. GPUs and TPUs are all taken in any case.", low=0)

@@ -12,6 +12,10 @@ in the same places whatever the number of processes, and each process has some o
 `steps.data_parallel` hands them round. That costs a batch's bytes on the network a
 step. In return, no example is read by two processes, shares may be uneven, and the
 memory of all processes together has to hold the training set, not that of each.
+
+A side that fits in memory is read once, into arrays, and its batches are made of their
+rows: tf.data, which has some work for each example, would take longer than a GPU does
+to train on it. tf.data still draws the order, which is the same either way.
 """
 
 import csv
@@ -41,6 +45,8 @@ TFDS_SPLIT = "segments"
 FORMAT_VERSION = 2
 
 Batch = dict[str, np.ndarray]
+
+_READ_AT_ONCE = 64
 
 _TRACK_COLUMNS = ("track_id", "genre", "artist", "segments")
 # Written only where a track has a source, so that other data sets' files do without.
@@ -209,6 +215,9 @@ class Side:
       host: this host's number.
       shape: (bins, frames) of a feature.
       files: the shards that it is read from.
+      places: (total,) for each example of all hosts, in shard order, its place in this
+        host's share; -1 where another host reads it.
+      held: this host's share in memory, arrays (size, ...), where it was read.
     """
 
     dataset: Any
@@ -216,6 +225,8 @@ class Side:
     host: int
     shape: tuple[int, int]
     files: tuple[str, ...]
+    places: np.ndarray
+    held: Batch | None = None
 
     @property
     def total(self) -> int:
@@ -231,6 +242,11 @@ class Side:
     def example_bytes(self) -> int:
         """Size of one example's feature."""
         return 2 * int(np.prod(self.shape))
+
+    @property
+    def share_mb(self) -> float:
+        """Size of the largest share of a host."""
+        return max(self.shares) * self.example_bytes / 1e6
 
 
 def load_side(
@@ -281,12 +297,14 @@ def load_side(
         dataset = read(list(files))
     else:
         dataset = _with_blanks(read, files, counts, process_index, process_count)
+    mine = np.repeat(np.arange(len(files)) % process_count == process_index, counts)
     return Side(
         dataset=dataset,
         shares=tuple(int(counts[k::process_count].sum()) for k in range(process_count)),
         host=process_index,
         shape=prepared.shape,
         files=files[process_index::process_count],
+        places=np.where(mine, np.cumsum(mine) - 1, -1),
     )
 
 
@@ -325,11 +343,62 @@ def _own(side: Side) -> Any:
     return dataset.filter(lambda example: tf.size(example["feature"]) > 0)
 
 
-def in_memory(side: Side, budget_mb: int) -> Side:
-    """Keeps a host's share in memory after the first pass, where every share fits."""
-    if max(side.shares) * side.example_bytes > budget_mb * 1e6:
+def in_memory(side: Side, budget_mb: float) -> Side:
+    """Reads a host's share into memory, where every host's share fits.
+
+    Raises:
+      UserError: a shard is damaged, or holds other examples than the lists say.
+    """
+    if side.share_mb > budget_mb:
         return side
-    return dataclasses.replace(side, dataset=side.dataset.cache())
+    held: Batch = {}
+    done = 0
+    for batch in _share(side, _READ_AT_ONCE):
+        if done + len(batch["label"]) > side.size:
+            break
+        for key, value in batch.items():
+            if key not in held:
+                held[key] = np.empty((side.size, *value.shape[1:]), value.dtype)
+            held[key][done : done + len(value)] = value
+        done += len(batch["label"])
+    if done != side.size:
+        raise UserError(
+            f"{side.files[0]} or another beside it holds other segments than "
+            f"{TRACKS_FILE} says; delete that folder and prepare it again"
+        )
+    return dataclasses.replace(side, held=held or None)
+
+
+def training_rows(
+    side: Side,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    shuffle_buffer_mb: int,
+    skip: int = 0,
+) -> np.ndarray:
+    """Which examples make the batches of `training_batches`, for a side of one host.
+
+    Returns:
+      (batches, batch_size) places in the side, in shard order.
+    """
+    tf = lean.tensorflow()
+
+    places = tf.data.Dataset.range(side.total)
+    places = _shuffled(places, side, seed, epoch, shuffle_buffer_mb)
+    drawn = np.array(list(places.batch(side.total).as_numpy_iterator())).reshape(-1)
+    whole = len(drawn) // batch_size
+    return drawn[: whole * batch_size].reshape(whole, batch_size)[skip:]
+
+
+def _shuffled(
+    examples: Any, side: Side, seed: int, epoch: int, shuffle_buffer_mb: int
+) -> Any:
+    """A dataset of a side's examples, or of their places, in the order of an epoch."""
+    window = int(shuffle_buffer_mb * 1e6 // side.example_bytes)
+    order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    return _deterministic(examples).shuffle(max(1, min(side.total, window)), seed=order)
 
 
 def training_batches(
@@ -361,11 +430,19 @@ def training_batches(
     """
     tf = lean.tensorflow()
 
-    window = int(shuffle_buffer_mb * 1e6 // side.example_bytes)
-    order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    examples = _deterministic(side.dataset).shuffle(
-        max(1, min(side.total, window)), seed=order
-    )
+    if side.held is not None:
+        drawn = training_rows(
+            side,
+            seed=seed,
+            epoch=epoch,
+            batch_size=batch_size,
+            shuffle_buffer_mb=shuffle_buffer_mb,
+            skip=skip,
+        )
+        for rows in drawn:
+            yield _held_rows(side, rows)
+        return
+    examples = _shuffled(side.dataset, side, seed, epoch, shuffle_buffer_mb)
     if len(side.shares) > 1:
 
         def filled(example: dict[str, Any]) -> dict[str, Any]:
@@ -376,6 +453,25 @@ def training_batches(
         examples = examples.map(filled)
     batches = examples.batch(batch_size, drop_remainder=True).skip(skip).prefetch(2)
     yield from _read(side, batches)
+
+
+def _held_rows(side: Side, rows: np.ndarray) -> Batch:
+    """Examples of a side that is held, by their places among those of all hosts."""
+    places = side.places[rows]
+    batch = {key: value[places] for key, value in side.held.items()}
+    if len(side.shares) > 1:
+        for value in batch.values():
+            value[places < 0] = 0
+    return batch
+
+
+def _share(side: Side, batch_size: int) -> Iterator[Batch]:
+    """This host's share in shard order, the last batch as small as it is."""
+    if side.held is None:
+        yield from _read(side, _own(side).batch(batch_size).prefetch(2))
+        return
+    for start in range(0, side.size, batch_size):
+        yield {k: v[start : start + batch_size] for k, v in side.held.items()}
 
 
 def evaluation_batches(side: Side, batch_size: int) -> Iterator[Batch]:
@@ -389,7 +485,7 @@ def evaluation_batches(side: Side, batch_size: int) -> Iterator[Batch]:
       (batch_size,) bool: False where a row is padding.
     """
     left = -(-max(side.shares) // batch_size)
-    for batch in _read(side, _own(side).batch(batch_size).prefetch(2)):
+    for batch in _share(side, batch_size):
         left -= 1
         yield padded(batch, batch_size)
     nothing = {key: np.zeros(0, np.int64) for key in ("label", "track", "segment")}
@@ -436,7 +532,7 @@ def normalisation(side: Side, feature: Feature) -> tuple[np.ndarray, np.ndarray]
     """
     total = squares = np.zeros(side.shape[0])
     frames = 0
-    for batch in _read(side, _own(side).batch(64)):
+    for batch in _share(side, _READ_AT_ONCE):
         values = feature.heard(batch["feature"])
         total = total + values.sum((0, 2), dtype=np.float64)
         squares = squares + np.square(values, dtype=np.float64).sum((0, 2))

@@ -16,7 +16,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -173,15 +173,26 @@ def _begin(
         config=config,
         workdir=run_folder,
         prepared=prepared,
-        train=input_pipeline.in_memory(sides["train"], config.shuffle_buffer_mb),
-        validation=sides["validation"],
+        **sides,
         batch_size=batch_size,
         steps_per_epoch=sides["train"].total // batch_size,
         checkpoints=checkpoints,
     )
     if saved.about is not None:
         _check_same_data(run, saved.about)
-    return run, saved
+        if saved.about["progress"]["finished"]:
+            return run, saved
+    return dataclasses.replace(run, **_in_memory(run)), saved
+
+
+def _in_memory(run: _Run) -> dict[str, Side]:
+    """The sides, held in memory as far as they fit; training comes first."""
+    left_mb, sides = run.config.shuffle_buffer_mb, {}
+    for name, side in (("train", run.train), ("validation", run.validation)):
+        sides[name] = input_pipeline.in_memory(side, left_mb)
+        if sides[name].held is not None:
+            left_mb -= side.share_mb
+    return sides
 
 
 def _batch_size(config: Config, num_examples: int, begun: int | None) -> int:
@@ -305,7 +316,8 @@ def _check_same_data(run: _Run, about: dict[str, Any]) -> None:
 def _train_epochs(
     run: _Run, state: steps.TrainState, progress: Progress, stop: "_SignalWatch"
 ) -> None:
-    train_step = steps.data_parallel(steps.train_step, donate=True)
+    examples = steps.on_accelerators(run.train.held)
+    train_step = steps.data_parallel(steps.train_step, donate=True, examples=examples)
     eval_step = steps.data_parallel(steps.eval_step)
     events = None
     if hosts.is_first():
@@ -320,7 +332,8 @@ def _train_epochs(
     while not progress.finished:
         epoch = progress.epoch + 1
         epoch_started, steps_before = time.monotonic(), int(state.step)
-        for after_step in _epoch_steps(run, train_step, state, progress, stop):
+        batches = _batches(run, progress, rows_alone=examples is not None)
+        for after_step in _epoch_steps(run, train_step, state, batches, progress, stop):
             state = after_step
             # Counted here: to look at the state's own count is to wait for the device.
             progress.batch += 1
@@ -344,29 +357,36 @@ def _train_epochs(
         events.close()
 
 
+def _batches(run: _Run, progress: Progress, rows_alone: bool) -> Iterable[steps.Batch]:
+    """What is left of an epoch's batches, or which rows make them."""
+    settings = {
+        "seed": run.config.seed,
+        "epoch": progress.epoch + 1,
+        "batch_size": run.batch_size,
+        "shuffle_buffer_mb": run.config.shuffle_buffer_mb,
+        "skip": progress.batch,
+    }
+    if not rows_alone:
+        return input_pipeline.training_batches(run.train, **settings)
+    drawn = input_pipeline.training_rows(run.train, **settings)
+    return ({"rows": rows} for rows in drawn)
+
+
 def _epoch_steps(
     run: _Run,
     train_step: Any,
     state: steps.TrainState,
+    batches: Iterable[steps.Batch],
     progress: Progress,
     stop: "_SignalWatch",
 ) -> Iterator[steps.TrainState]:
     """Yields the state after each step of what is left of an epoch."""
     import tqdm
 
-    epoch = progress.epoch + 1
-    batches = input_pipeline.training_batches(
-        run.train,
-        seed=run.config.seed,
-        epoch=epoch,
-        batch_size=run.batch_size,
-        shuffle_buffer_mb=run.config.shuffle_buffer_mb,
-        skip=progress.batch,
-    )
     with tqdm.tqdm(
         total=run.steps_per_epoch * run.batch_size,
         initial=progress.batch * run.batch_size,
-        desc=f"epoch {epoch}/{run.config.num_epochs}",
+        desc=f"epoch {progress.epoch + 1}/{run.config.num_epochs}",
         unit=" segments",
         leave=False,
         disable=None,

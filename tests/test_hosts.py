@@ -77,8 +77,8 @@ def test_processes_train_and_count_as_one_with_as_many_devices(
     assert all(output == errors == "" for _, output, errors in found[1:])
 
 
-@pytest.mark.parametrize("hosts", [2, 3, 7])
-def test_hosts_batches_are_parts_of_the_batches_of_one(features, hosts):
+@pytest.mark.parametrize("hosts, held", [(2, False), (2, True), (3, True), (7, False)])
+def test_hosts_batches_are_parts_of_the_batches_of_one(features, hosts, held):
     """Each row comes from one host, in its place, and zeros from all others."""
     prepared = input_pipeline.open_prepared(input_pipeline.prepared_folder(features))
     assignment = splits.assign(
@@ -90,6 +90,9 @@ def test_hosts_batches_are_parts_of_the_batches_of_one(features, hosts):
             prepared, assignment, "train", process_index=index, process_count=count
         )
         assert side.total == sum(side.shares)
+        if held and count > 1:
+            side = input_pipeline.in_memory(side, budget_mb=64)
+            assert side.held is not None
         order = {"seed": 3, "epoch": 2, "shuffle_buffer_mb": 64}
         return side, list(input_pipeline.training_batches(side, batch_size=4, **order))
 

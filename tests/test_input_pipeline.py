@@ -107,11 +107,51 @@ def test_an_epoch_can_be_gone_on_with_at_any_batch(opened, assignment):
 
 def test_memory_changes_no_order(opened, assignment):
     side = input_pipeline.load_side(opened, assignment, "train")
-    cached = input_pipeline.in_memory(side, budget_mb=100)
-    assert cached.dataset is not side.dataset
-    for number in (1, 2):
-        assert keys(epoch(cached, number)) == keys(epoch(side, number))
+    held = input_pipeline.in_memory(side, budget_mb=100)
+    assert side.held is None and len(held.held["label"]) == 16
+    # A window of ten examples, and one that holds them all.
+    for number, megabytes in ((1, 0.052), (1, 100), (2, 100)):
+        settings = {"shuffle_buffer_mb": megabytes, "skip": number - 1}
+        batches = list(epoch(side, number, **settings))
+        found = list(epoch(held, number, **settings))
+        assert same(found, batches)
+        rows = input_pipeline.training_rows(
+            held, seed=0, epoch=number, batch_size=4, **settings
+        )
+        assert [keys([b]) for b in found] == [
+            [every(held)[place] for place in batch] for batch in rows
+        ]
+    for size in (5, 16):
+        batches = input_pipeline.evaluation_batches(side, size)
+        assert same(input_pipeline.evaluation_batches(held, size), batches)
     assert input_pipeline.in_memory(side, budget_mb=0.001) is side
+
+
+def every(side) -> list[tuple[int, int]]:
+    return keys(input_pipeline.evaluation_batches(side, side.size))
+
+
+def same(found, expected) -> bool:
+    """Whether batches hold the same arrays."""
+    pairs = list(zip(found, expected, strict=True))
+    return bool(pairs) and all(
+        one.keys() == other.keys()
+        and all(
+            one[key].dtype == other[key].dtype and (one[key] == other[key]).all()
+            for key in one
+        )
+        for one, other in pairs
+    )
+
+
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_shards_with_other_segments_than_the_lists_are_not_trained_on(
+    opened, assignment, wrong
+):
+    side = input_pipeline.load_side(opened, assignment, "train")
+    side = dataclasses.replace(side, shares=(side.size + wrong,))
+    with pytest.raises(UserError, match=r"other segments than tracks\.csv says"):
+        input_pipeline.in_memory(side, 100)
 
 
 def test_an_incomplete_training_batch_is_left_out(opened, assignment):
@@ -200,7 +240,7 @@ def test_a_bit_that_fell_over_in_a_shard_is_noticed(copy, assignment, position):
     readers = (
         lambda: input_pipeline.normalisation(side, FEATURES["chroma"]),
         lambda: list(epoch(side, 1)),
-        lambda: list(epoch(input_pipeline.in_memory(side, 100), 1)),
+        lambda: input_pipeline.in_memory(side, 100),
         lambda: list(input_pipeline.evaluation_batches(side, 4)),
         lambda: input_pipeline.example_per_genre(side, ("a tones", "none such")),
     )

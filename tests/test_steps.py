@@ -205,7 +205,10 @@ def test_a_feature_that_gain_does_not_move_is_left_alone():
 
 @pytest.mark.parametrize("model", models.MODELS)
 def test_two_devices_give_the_step_of_one(model):
-    """Dropout and random gain are on, and BatchNorm sees all devices' rows."""
+    """Dropout and random gain are on, and BatchNorm sees all devices' rows.
+
+    Each gives it to the bit, whether it is handed its rows or has them already.
+    """
     one, two = (_steps_on(count, model) for count in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -217,7 +220,7 @@ def _steps_on(count: int, model: str) -> dict[str, list]:
     """What steps leave, computed by a process that sees `count` devices.
 
     One step of AdamW with its moments; and three steps of plain gradient descent, for
-    AdamW turns the sign of a gradient that is rounding error into a whole step. They
+    AdamW turns the sign of a gradient that is rounding error into a whole step. These
     are short: at ten times the length, the third brings an activation so near to 0 that
     rounding decides on which side of it, and so the fourth digit of gradients.
     """
@@ -227,7 +230,15 @@ def _steps_on(count: int, model: str) -> dict[str, list]:
         f"assert jax.local_device_count() == {count}\n"
         "step = steps.data_parallel(steps.train_step, donate=True)\n"
         f"state = lambda: test_steps.make_gained_state({model!r})\n"
-        "adamw = step(state(), test_steps.make_batch())\n"
+        "batch = test_steps.make_batch()\n"
+        "adamw = step(state(), batch)\n"
+        # Examples that lie on the devices, from the last to the first.
+        "lying = {k: v[::-1] for k, v in batch.items()}\n"
+        "lying = jax.device_put(lying, steps._everywhere())\n"
+        "lie = steps.data_parallel(steps.train_step, donate=True, examples=lying)\n"
+        "rows = {'rows': np.arange(8)[::-1]}\n"
+        "same = np.testing.assert_array_equal\n"
+        "jax.tree.map(same, *map(jax.tree.leaves, (lie(state(), rows), adamw)))\n"
         "sgd = state()\n"
         "plain = optax.sgd(0.01)\n"
         "sgd = sgd.replace(optimizer=plain, opt_state=plain.init(sgd.params))\n"

@@ -105,11 +105,11 @@ def interrupt_at(monkeypatch, step: int, action) -> None:
     """Calls `action` right before the given optimiser step of the next run."""
     whole = steps.data_parallel
 
-    def data_parallel(function, *, donate=False):
-        inner = whole(function, donate=donate)
+    def data_parallel(function, **how):
+        inner = whole(function, **how)
 
         def run(state, batch):
-            if donate and int(state.step) == step:
+            if how.get("donate") and int(state.step) == step:
                 action()
             return inner(state, batch)
 
@@ -130,6 +130,43 @@ def test_killed_and_resumed_ends_with_the_same_bits(
         interrupt_at(patched, step, kill)
         train.train(config, folder)
     assert_same_run(train.train(config, folder), whole_run)
+
+
+def test_segments_that_lie_on_the_devices_end_with_the_same_bits(
+    config, folder, whole_run, monkeypatch
+):
+    """As on an accelerator: a batch is then the places of its rows."""
+    monkeypatch.setattr(steps, "_has_room", lambda device, size: True)
+    seen = []
+    own_rows = input_pipeline.training_rows
+
+    def training_rows(side, **settings):
+        seen.append(settings["skip"])
+        return own_rows(side, **settings)
+
+    monkeypatch.setattr(input_pipeline, "training_rows", training_rows)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        interrupt_at(patched, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        train.train(config, folder)
+    assert_same_run(train.train(config, folder), whole_run)
+    # Interrupted after three batches of the second epoch.
+    assert seen == [0, 0, 3, 0, 0]
+
+
+def test_segments_beyond_the_memory_are_read_in_every_epoch(
+    config, folder, whole_run, monkeypatch
+):
+    config = dataclasses.replace(config, shuffle_buffer_mb=1)
+    monkeypatch.setattr(input_pipeline.Side, "share_mb", 1.1)
+    held = []
+    batches = input_pipeline.training_batches
+    monkeypatch.setattr(
+        input_pipeline,
+        "training_batches",
+        lambda side, **settings: held.append(side.held) or batches(side, **settings),
+    )
+    assert history(train.train(config, folder)) == history(whole_run)
+    assert held == 4 * [None]
 
 
 @pytest.mark.parametrize("kind", [BEST, NEWEST])
