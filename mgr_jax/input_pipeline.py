@@ -369,38 +369,6 @@ def in_memory(side: Side, budget_mb: float) -> Side:
     return dataclasses.replace(side, held=held or None)
 
 
-def training_rows(
-    side: Side,
-    *,
-    seed: int,
-    epoch: int,
-    batch_size: int,
-    shuffle_buffer_mb: int,
-    skip: int = 0,
-) -> np.ndarray:
-    """Which examples make the batches of `training_batches`, for a side of one host.
-
-    Returns:
-      (batches, batch_size) places in the side, in shard order.
-    """
-    tf = lean.tensorflow()
-
-    places = tf.data.Dataset.range(side.total)
-    places = _shuffled(places, side, seed, epoch, shuffle_buffer_mb)
-    drawn = np.array(list(places.batch(side.total).as_numpy_iterator())).reshape(-1)
-    whole = len(drawn) // batch_size
-    return drawn[: whole * batch_size].reshape(whole, batch_size)[skip:]
-
-
-def _shuffled(
-    examples: Any, side: Side, seed: int, epoch: int, shuffle_buffer_mb: int
-) -> Any:
-    """A dataset of a side's examples, or of their places, in the order of an epoch."""
-    window = int(shuffle_buffer_mb * 1e6 // side.example_bytes)
-    order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    return _deterministic(examples).shuffle(max(1, min(side.total, window)), seed=order)
-
-
 def training_batches(
     side: Side,
     *,
@@ -409,6 +377,7 @@ def training_batches(
     batch_size: int,
     shuffle_buffer_mb: int,
     skip: int = 0,
+    rows_alone: bool = False,
 ) -> Iterator[Batch]:
     """One epoch's batches, in an order that (seed, epoch) fixes.
 
@@ -423,26 +392,31 @@ def training_batches(
       batch_size: examples a batch.
       shuffle_buffer_mb: memory for the shuffle.
       skip: number of batches to leave out at the start, to go on within an epoch.
+      rows_alone: whether to say which examples make a batch, instead of giving them.
 
     Yields:
       Dicts of feature (batch, bins, frames) float16, label (batch,) int64. Rows that
-      another host reads are zeros.
+      another host reads are zeros. With `rows_alone`, of rows (batch,), the places of
+      the same examples among all of the side, in shard order.
     """
     tf = lean.tensorflow()
 
-    if side.held is not None:
-        drawn = training_rows(
-            side,
-            seed=seed,
-            epoch=epoch,
-            batch_size=batch_size,
-            shuffle_buffer_mb=shuffle_buffer_mb,
-            skip=skip,
+    window = int(shuffle_buffer_mb * 1e6 // side.example_bytes)
+    order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+    def shuffled(examples: Any) -> Any:
+        return _deterministic(examples).shuffle(
+            max(1, min(side.total, window)), seed=order
         )
-        for rows in drawn:
-            yield _held_rows(side, rows)
+
+    if rows_alone or side.held is not None:
+        drawn = shuffled(tf.data.Dataset.range(side.total)).batch(side.total)
+        for places in drawn.as_numpy_iterator():
+            whole = len(places) // batch_size
+            for rows in places[: whole * batch_size].reshape(whole, -1)[skip:]:
+                yield {"rows": rows} if rows_alone else _held_rows(side, rows)
         return
-    examples = _shuffled(side.dataset, side, seed, epoch, shuffle_buffer_mb)
+    examples = shuffled(side.dataset)
     if len(side.shares) > 1:
 
         def filled(example: dict[str, Any]) -> dict[str, Any]:

@@ -332,7 +332,15 @@ def _train_epochs(
     while not progress.finished:
         epoch = progress.epoch + 1
         epoch_started, steps_before = time.monotonic(), int(state.step)
-        batches = _batches(run, progress, rows_alone=examples is not None)
+        batches = input_pipeline.training_batches(
+            run.train,
+            seed=run.config.seed,
+            epoch=epoch,
+            batch_size=run.batch_size,
+            shuffle_buffer_mb=run.config.shuffle_buffer_mb,
+            skip=progress.batch,
+            rows_alone=examples is not None,
+        )
         for after_step in _epoch_steps(run, train_step, state, batches, progress, stop):
             state = after_step
             # Counted here: to look at the state's own count is to wait for the device.
@@ -355,21 +363,6 @@ def _train_epochs(
             stop.leave(f"after epoch {epoch}")
     if events:
         events.close()
-
-
-def _batches(run: _Run, progress: Progress, rows_alone: bool) -> Iterable[steps.Batch]:
-    """What is left of an epoch's batches, or which rows make them."""
-    settings = {
-        "seed": run.config.seed,
-        "epoch": progress.epoch + 1,
-        "batch_size": run.batch_size,
-        "shuffle_buffer_mb": run.config.shuffle_buffer_mb,
-        "skip": progress.batch,
-    }
-    if not rows_alone:
-        return input_pipeline.training_batches(run.train, **settings)
-    drawn = input_pipeline.training_rows(run.train, **settings)
-    return ({"rows": rows} for rows in drawn)
 
 
 def _epoch_steps(

@@ -115,11 +115,9 @@ def test_memory_changes_no_order(opened, assignment):
         batches = list(epoch(side, number, **settings))
         found = list(epoch(held, number, **settings))
         assert same(found, batches)
-        rows = input_pipeline.training_rows(
-            held, seed=0, epoch=number, batch_size=4, **settings
-        )
+        rows = epoch(held, number, rows_alone=True, **settings)
         assert [keys([b]) for b in found] == [
-            [every(held)[place] for place in batch] for batch in rows
+            [every(held)[place] for place in batch["rows"]] for batch in rows
         ]
     for size in (5, 16):
         batches = input_pipeline.evaluation_batches(side, size)

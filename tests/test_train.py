@@ -137,20 +137,28 @@ def test_segments_that_lie_on_the_devices_end_with_the_same_bits(
 ):
     """As on an accelerator: a batch is then the places of its rows."""
     monkeypatch.setattr(steps, "_has_room", lambda device, size: True)
-    seen = []
-    own_rows = input_pipeline.training_rows
-
-    def training_rows(side, **settings):
-        seen.append(settings["skip"])
-        return own_rows(side, **settings)
-
-    monkeypatch.setattr(input_pipeline, "training_rows", training_rows)
+    seen = watch_batches(monkeypatch)
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
         interrupt_at(patched, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
         train.train(config, folder)
     assert_same_run(train.train(config, folder), whole_run)
-    # Interrupted after three batches of the second epoch.
-    assert seen == [0, 0, 3, 0, 0]
+    # Interrupted after two batches of the second epoch.
+    assert [(x["skip"], x["rows_alone"]) for _, x in seen] == [
+        (skip, True) for skip in (0, 0, 3, 0, 0)
+    ]
+
+
+def watch_batches(monkeypatch) -> list:
+    """What `training_batches` is called with, as it is called."""
+    seen = []
+    own = input_pipeline.training_batches
+
+    def training_batches(side, **settings):
+        seen.append((side, settings))
+        return own(side, **settings)
+
+    monkeypatch.setattr(input_pipeline, "training_batches", training_batches)
+    return seen
 
 
 def test_segments_beyond_the_memory_are_read_in_every_epoch(
@@ -158,15 +166,9 @@ def test_segments_beyond_the_memory_are_read_in_every_epoch(
 ):
     config = dataclasses.replace(config, shuffle_buffer_mb=1)
     monkeypatch.setattr(input_pipeline.Side, "share_mb", 1.1)
-    held = []
-    batches = input_pipeline.training_batches
-    monkeypatch.setattr(
-        input_pipeline,
-        "training_batches",
-        lambda side, **settings: held.append(side.held) or batches(side, **settings),
-    )
+    seen = watch_batches(monkeypatch)
     assert history(train.train(config, folder)) == history(whole_run)
-    assert held == 4 * [None]
+    assert [(x.held, of["rows_alone"]) for x, of in seen] == 4 * [(None, False)]
 
 
 @pytest.mark.parametrize("kind", [BEST, NEWEST])
