@@ -5,11 +5,12 @@ import os
 import pathlib
 import threading
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_module
 
-from experiments.bench import beam_speed, music, scaling, timing
-from mgr_jax.config import UserError
+from experiments.bench import beam_speed, device_speed, music, scaling, timing
+from mgr_jax.config import Config, UserError
 
 
 def test_ratios_say_how_many_times_as_fast_and_how_far_from_the_limit():
@@ -44,6 +45,29 @@ def test_ways_take_turns_and_the_first_turn_is_not_counted(monkeypatch):
     ways = {"a": way("a", [100, 1, 5, 2]), "b": way("b", [100, 3])}
     assert timing.seconds(ways, rounds=1, in_a_row=2) == {"a": 3.5, "b": 3}
     assert order == ["a", "a", "b", "b"] * 2
+
+
+def test_the_least_that_a_step_takes_is_its_operations_or_its_bytes():
+    ceiling = device_speed.Ceiling({"float32": 100.0, "bfloat16": 200.0}, bytes=10.0)
+    cost = device_speed.Cost(operations=600.0, bytes=40.0)
+    assert ceiling.seconds(cost, "float32") == 6
+    assert ceiling.seconds(cost, "bfloat16") == 4
+
+
+def test_an_epoch_of_generated_segments_has_each_once():
+    config = Config(feature="chroma", batch_size=32)
+    side = device_speed.generated("chroma", 960)
+    for number in (1, 2):
+        drawn = device_speed.batches(side, config, number, rows_alone=True)
+        rows = np.stack([batch["rows"] for batch in drawn])
+        assert rows.shape == (30, 32)
+        assert sorted(rows.ravel()) == list(range(960))
+    given = next(device_speed.batches(side, config, 2, rows_alone=False))
+    np.testing.assert_array_equal(given["feature"], side.held["feature"][rows[0]])
+    # 400 are drawn, and come again.
+    np.testing.assert_array_equal(
+        side.held["feature"][:400], side.held["feature"][400:800]
+    )
 
 
 def test_a_folder_of_links_has_each_recording_so_many_times(tmp_path):

@@ -159,6 +159,9 @@ def test_tuning_equals_librosas_on_real_recordings(kind):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="a GPU's Fourier transform rounds otherwise"
+)
 @pytest.mark.filterwarnings("ignore:Trying to estimate tuning from empty")
 def test_tuning_equals_librosas_even_where_it_is_read_from_roundings():
     # The spectrum of a click is flat but for its last digit.

@@ -1,5 +1,7 @@
 """The layers that are computed otherwise, held to the plain ones of Flax and JAX."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -54,6 +56,9 @@ def test_a_strided_convolution_is_a_convolution(shape, kernel, strides):
         return layers.strided_conv(x, weights, strides)
 
     hold_same_convolution(ours, x, weights, strides)
+    # Whose gradient is used on other devices than this.
+    in_blocks = functools.partial(layers._in_blocks, strides)
+    hold_same_convolution(in_blocks, x, weights, strides)
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 5)])

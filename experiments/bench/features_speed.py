@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from jax.typing import DTypeLike
 
 from experiments.bench import timing
 from mgr_jax import features, shards
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 from mgr_jax.features import FEATURES, SPECTROGRAM_HOP_LENGTH, TEMPOGRAM_WINDOW
 from mgr_jax.filterbanks import MFCC_COEFFICIENTS, N_FFT
+from mgr_jax.spectra import allow_float64
 
 PAPER = ("tempogram", "chroma", "spectrogram")
 BATCHES = (1, 5, 64)
@@ -34,13 +36,13 @@ def run() -> None:
     names = [*PAPER, TOGETHER] if quick else [*PAPER, TOGETHER, "mel", "mfcc"]
     rows = []
     for size in (5,) if quick else BATCHES:
-        samples = _music(size)
+        samples = music(size)
         for name in names:
             parts = PAPER if name == TOGETHER else (name,)
             ways = {
                 "ours": functools.partial(_ours, parts, samples),
                 "peer": functools.partial(_librosa, parts, samples),
-                "limit": _transforms(parts, size),
+                "limit": transforms(parts, size),
             }
             found = timing.seconds(ways, flags.FLAGS.rounds, _IN_A_ROW)
             each = {way: 1e3 * s / size for way, s in found.items()}
@@ -51,19 +53,19 @@ def run() -> None:
 
 def _prepared(name: str) -> timing.Row:
     """A batch as preparing and predicting compute it: on all cores, to float16."""
-    samples = _music(shards.FEATURE_BATCH)
+    samples = music(shards.FEATURE_BATCH)
     parts = PAPER if name == TOGETHER else (name,)
     ways = {
         "ours": functools.partial(shards.compute, parts, samples),
         "peer": functools.partial(_librosa, parts, samples),
-        "limit": _transforms(parts, len(samples)),
+        "limit": transforms(parts, len(samples)),
     }
     found = timing.seconds(ways, flags.FLAGS.rounds, _IN_A_ROW)
     each = {way: 1e3 * s / len(samples) for way, s in found.items()}
     return timing.Row(f"{name}, {len(samples)} on all cores", "ms a segment", **each)
 
 
-def _music(size: int) -> np.ndarray:
+def music(size: int) -> np.ndarray:
     """Segments with notes in them: a spectrum of noise has no tuning to estimate."""
     random = np.random.default_rng(0)
     t = np.arange(SEGMENT_SAMPLES) / SAMPLE_RATE_HZ
@@ -74,11 +76,12 @@ def _music(size: int) -> np.ndarray:
 
 
 def _ours(names: tuple[str, ...], samples: np.ndarray) -> None:
-    jax.block_until_ready(_together(names)(samples))
+    jax.block_until_ready(together(names)(samples))
 
 
 @functools.cache
-def _together(names: tuple[str, ...]) -> Callable:
+def together(names: tuple[str, ...]) -> Callable:
+    """One function for all the features that are named."""
     return features.together(names) if len(names) > 1 else FEATURES[names[0]].fn
 
 
@@ -110,7 +113,9 @@ def of_librosa(name: str, y: np.ndarray) -> np.ndarray:
     return function(y=y, sr=SAMPLE_RATE_HZ)
 
 
-def _transforms(names: tuple[str, ...], size: int) -> timing.Way:
+def transforms(
+    names: tuple[str, ...], size: int, of_spectra: DTypeLike = np.float32
+) -> timing.Way:
     """The Fourier transforms of features, and nothing else; see the module."""
     random = np.random.default_rng(0)
     frames, stretches = {}, None
@@ -119,20 +124,25 @@ def _transforms(names: tuple[str, ...], size: int) -> timing.Way:
         shape = (size, count, N_FFT)
         # What has the same frames can share their spectrum.
         hop = FEATURES[name].hop_length
-        frames[hop] = random.standard_normal(shape).astype(np.float32)
+        frames[hop] = random.standard_normal(shape).astype(of_spectra)
         if name == "tempogram":
             shape = (size, count, 2 * TEMPOGRAM_WINDOW)
             stretches = random.standard_normal(shape).astype(np.float32)
 
     @jax.jit
-    def transforms(frames, stretches):
+    def all_of(frames, stretches):
         spectra = [jnp.fft.rfft(x) for x in frames]
         if stretches is None:
             return spectra
         return [*spectra, jnp.fft.irfft(jnp.fft.rfft(stretches), 2 * TEMPOGRAM_WINDOW)]
 
-    ready = jax.device_put((list(frames.values()), stretches))
-    return lambda: jax.block_until_ready(transforms(*ready))
+    @allow_float64
+    def once():
+        return jax.block_until_ready(all_of(*ready))
+
+    with jax.enable_x64(True):
+        ready = jax.device_put((list(frames.values()), stretches))
+    return once
 
 
 def main() -> None:

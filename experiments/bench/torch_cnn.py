@@ -138,9 +138,12 @@ class Trainer:
             torch.cuda.synchronize()
 
     def logits(self, feature: np.ndarray) -> np.ndarray:
-        """What the network answers, by its running statistics."""
+        """What the network answers, by its running statistics, in all of float32."""
         self.network.eval()
-        with torch.no_grad():
+        with (
+            torch.no_grad(),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
             found = self.network(self._pictures(feature)).cpu().numpy()
         self.network.train()
         return found

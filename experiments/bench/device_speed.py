@@ -1,0 +1,227 @@
+"""One device's part: features, the train step and an epoch, against what it can do.
+
+    python -m experiments.bench.device_speed [--quick] [--segments=40000]
+
+Noise enters; a table leaves, for the first device that JAX finds. Features are computed
+of segments that lie on the device, 512 at once; the limit is their Fourier transforms
+alone, in the precision that they are computed in. A step trains on a batch that lies
+there, too. Its limit is the device's own: the more of its operations by the rate of a
+large matrix product, and its bytes by the speed of a copy, which are both measured
+first. An epoch is as `mgr_jax.train` runs it, over as many segments as FMA's small set
+has, which lie in memory; its limit is its steps alone, so that one over "of the limit"
+is the share of the time in which the device has work.
+
+A GPU or TPU is what this is for. Where there is none, a CPU does less of it, and the
+title says so.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments.bench import features_speed, timing, train_speed
+from mgr_jax import input_pipeline, steps
+from mgr_jax.config import PRECISIONS, Config
+from mgr_jax.features import FEATURES
+
+# FMA's small set: 8,000 tracks of five segments.
+SEGMENTS = 40_000
+_IN_A_ROW = 10
+_BATCHES = (32, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ceiling:
+    """What a device can do.
+
+    Attributes:
+      operations: of a matrix product, floating-point operations a second, by precision.
+      bytes: read and written by a copy, a second.
+    """
+
+    operations: dict[str, float]
+    bytes: float
+
+    def seconds(self, cost: "Cost", precision: str) -> float:
+        """The least that work takes."""
+        return max(
+            cost.operations / self.operations[precision], cost.bytes / self.bytes
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Work: floating-point operations, and bytes that are read and written."""
+
+    operations: float
+    bytes: float
+
+
+def run() -> None:
+    """Measures what the flags say."""
+    small = flags.FLAGS.quick or jax.default_backend() == "cpu"
+    names = train_speed.PAPER[:1] if flags.FLAGS.quick else train_speed.PAPER
+    precisions = PRECISIONS[:1] if jax.default_backend() == "cpu" else PRECISIONS
+    sizes = _BATCHES[:1] if small else _BATCHES
+    ceiling = measure_ceiling(512 if small else 8192, 2**22 if small else 2**28)
+    rows = [
+        timing.Row(f"matrix product, {name}", "TFLOP/s", rate / 1e12)
+        for name, rate in ceiling.operations.items()
+    ]
+    rows.append(timing.Row("copy", "GB/s", ceiling.bytes / 1e9))
+    rows += [feature_row(name, 32 if small else 512) for name in (*names, "all three")]
+    segments = flags.FLAGS.segments or (320 if small else SEGMENTS)
+    kinds = [(size, PRECISIONS[0]) for size in sizes]
+    kinds += [(sizes[-1], precision) for precision in precisions[1:]]
+    for name in names:
+        for size, precision in kinds:
+            config = Config(feature=name, precision=precision, batch_size=size)
+            rows.append(step_row(config, ceiling))
+            if precision == PRECISIONS[0]:
+                rows.append(epoch_row(config, segments, rows[-1].ours / 1e3))
+    title = "a device's part" + (", less of it, as there is none" if small else "")
+    timing.show(title, "", "the least", rows)
+
+
+def measure_ceiling(side: int, count: int) -> Ceiling:
+    """What the device can do, by a matrix of `side` rows and an array of `count`."""
+    ways = {}
+    for precision in PRECISIONS:
+        # Random, for zeros are faster.
+        matrix = jax.random.normal(jax.random.key(0), (side, side), precision)
+        ways[precision] = _once(jnp.matmul, matrix, matrix)
+    ways["copy"] = _once(lambda x: x + 1, jnp.ones(count, jnp.float32))
+    took = timing.seconds(ways, flags.FLAGS.rounds, _IN_A_ROW)
+    moved = 2 * 4 * count / took.pop("copy")
+    return Ceiling({name: 2 * side**3 / s for name, s in took.items()}, moved)
+
+
+def _once(fn: Callable[..., jax.Array], *arguments: jax.Array) -> timing.Way:
+    compiled = jax.jit(fn)
+    return lambda: jax.block_until_ready(compiled(*arguments))
+
+
+def feature_row(name: str, size: int) -> timing.Row:
+    """Microseconds a segment of a feature, or of all three."""
+    parts = train_speed.PAPER if name == "all three" else (name,)
+    samples = jax.device_put(features_speed.music(size))
+    ways = {
+        "ours": lambda: jax.block_until_ready(features_speed.together(parts)(samples)),
+        "limit": features_speed.transforms(parts, size, np.float64),
+    }
+    found = timing.seconds(ways, flags.FLAGS.rounds)
+    each = {way: 1e6 * s / size for way, s in found.items()}
+    return timing.Row(f"{name}, {size} at once", "us a segment", **each)
+
+
+def step_row(config: Config, ceiling: Ceiling) -> timing.Row:
+    """Milliseconds of a step on a batch that lies on the device."""
+    held, batch = [train_speed.fresh_state(config)], train_speed.noise(config)
+    batch = jax.device_put(batch)
+    compiled, cost = alone(held[0], batch)
+
+    def several() -> None:
+        for _ in range(_IN_A_ROW):
+            held[0] = compiled(held[0], batch)
+        jax.block_until_ready(held[0])
+
+    took = timing.seconds({"ours": several}, flags.FLAGS.rounds)["ours"] / _IN_A_ROW
+    least = ceiling.seconds(cost, config.precision)
+    work = f"{cost.operations / 1e9:.3g} GFLOP, {cost.bytes / 1e9:.3g} GB"
+    what = f"step on {_name(config)}: {work}"
+    return timing.Row(what, "ms", 1e3 * took, limit=1e3 * least)
+
+
+def alone(state: steps.TrainState, batch: steps.Batch) -> tuple[Callable, Cost]:
+    """The train step of one device, compiled, and what it has to do."""
+    device = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), (steps.DEVICE_AXIS,))
+    everywhere = jax.sharding.PartitionSpec()
+    step = jax.shard_map(
+        steps.train_step,
+        mesh=device,
+        in_specs=everywhere,
+        out_specs=everywhere,
+        check_vma=False,
+    )
+    traced = jax.jit(step, donate_argnums=0).trace(state, batch)
+    compiled = traced.lower().compile()
+    # Counted as for a GPU, and before it is compiled: a CPU's step has loops, whose
+    # operations count once, and a GPU's then has calls of which nothing is known.
+    counted = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
+    return compiled, Cost(counted["flops"], compiled.cost_analysis()["bytes accessed"])
+
+
+def epoch_row(config: Config, segments: int, step_s: float) -> timing.Row:
+    """Seconds of an epoch as training has it, with segments in memory."""
+    side = generated(config.feature, segments)
+    examples = steps.on_accelerators(side.held)
+    step = steps.data_parallel(steps.train_step, donate=True, examples=examples)
+    held, numbers = [train_speed.fresh_state(config)], iter(range(1, 10**6))
+
+    def epoch() -> None:
+        for batch in batches(side, config, next(numbers), examples is not None):
+            held[0] = step(held[0], batch)
+        jax.block_until_ready(held[0])
+
+    took = timing.seconds({"ours": epoch}, min(flags.FLAGS.rounds, 3))["ours"]
+    what = f"epoch of {segments:,} on {_name(config)}"
+    where = "on the device" if examples is not None else "in memory"
+    least = segments // config.batch_size * step_s
+    return timing.Row(f"{what}, {where}", "s", took, limit=least)
+
+
+def batches(
+    side: input_pipeline.Side, config: Config, epoch: int, rows_alone: bool
+) -> Iterator[input_pipeline.Batch]:
+    """An epoch's batches, as `mgr_jax.train` has them."""
+    return input_pipeline.training_batches(
+        side,
+        seed=config.seed,
+        epoch=epoch,
+        batch_size=config.batch_size,
+        shuffle_buffer_mb=100_000,
+        rows_alone=rows_alone,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def generated(feature: str, segments: int) -> input_pipeline.Side:
+    """Segments of noise as a side that was read into memory."""
+    shape = FEATURES[feature].shape()
+    random = np.random.default_rng(0)
+    # The same few hundred, again and again: drawing them all would take minutes.
+    few = random.standard_normal((min(segments, 400), *shape)).astype(np.float16)
+    held = {
+        "feature": np.resize(few, (segments, *shape)),
+        "label": np.arange(segments) % train_speed.GENRES,
+    }
+    return input_pipeline.Side(
+        dataset=None,
+        shares=(segments,),
+        host=0,
+        shape=shape,
+        files=(),
+        places=np.arange(segments),
+        held=held,
+    )
+
+
+def _name(config: Config) -> str:
+    return f"{config.feature}, {config.precision}, {config.batch_size} at once"
+
+
+def main() -> None:
+    """Defines the flags and runs."""
+    flags.DEFINE_integer(
+        "segments", 0, "Segments of an epoch; 0 is 40,000, or 320 on a CPU.", 0
+    )
+    timing.start(run, rounds=5)
+
+
+if __name__ == "__main__":
+    main()
