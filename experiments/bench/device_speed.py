@@ -84,7 +84,9 @@ def run() -> None:
             rows.append(step_row(config, ceiling))
             if precision == PRECISIONS[0]:
                 rows.append(epoch_row(config, segments, rows[-1].ours / 1e3))
-    title = "a device's part" + (", less of it, as there is none" if small else "")
+    title = "a device's part"
+    if jax.default_backend() == "cpu":
+        title += ", in small, for there is neither GPU nor TPU"
     timing.show(title, "", "the least", rows)
 
 
@@ -109,7 +111,7 @@ def _once(fn: Callable[..., jax.Array], *arguments: jax.Array) -> timing.Way:
 def feature_row(name: str, size: int) -> timing.Row:
     """Microseconds a segment of a feature, or of all three."""
     parts = train_speed.PAPER if name == "all three" else (name,)
-    samples = jax.device_put(features_speed.music(size))
+    samples = jax.device_put(_music(size))
     ways = {
         "ours": lambda: jax.block_until_ready(features_speed.together(parts)(samples)),
         "limit": features_speed.transforms(parts, size, np.float64),
@@ -117,6 +119,12 @@ def feature_row(name: str, size: int) -> timing.Row:
     found = timing.seconds(ways, flags.FLAGS.rounds)
     each = {way: 1e6 * s / size for way, s in found.items()}
     return timing.Row(f"{name}, {size} at once", "us a segment", **each)
+
+
+@functools.cache
+def _music(size: int) -> np.ndarray:
+    few = features_speed.music(min(size, 64))  # more take seconds to make
+    return np.resize(few, (size, few.shape[1]))
 
 
 def step_row(config: Config, ceiling: Ceiling) -> timing.Row:
@@ -139,21 +147,28 @@ def step_row(config: Config, ceiling: Ceiling) -> timing.Row:
 
 def alone(state: steps.TrainState, batch: steps.Batch) -> tuple[Callable, Cost]:
     """The train step of one device, compiled, and what it has to do."""
-    device = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), (steps.DEVICE_AXIS,))
+    compiled = _on(jax.local_devices()[0]).trace(state, batch).lower().compile()
+    # Counted as for a GPU, since a CPU's step has loops, whose operations count once;
+    # and on a CPU, since others count none, before convolutions become calls.
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, batch)
+    )
+    traced = _on(jax.local_devices(backend="cpu")[0]).trace(*shapes)
+    counted = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
+    return compiled, Cost(counted["flops"], compiled.cost_analysis()["bytes accessed"])
+
+
+def _on(device: jax.Device) -> Callable:
+    """The train step, jitted for a device."""
     everywhere = jax.sharding.PartitionSpec()
     step = jax.shard_map(
         steps.train_step,
-        mesh=device,
+        mesh=jax.sharding.Mesh(np.array([device]), (steps.DEVICE_AXIS,)),
         in_specs=everywhere,
         out_specs=everywhere,
         check_vma=False,
     )
-    traced = jax.jit(step, donate_argnums=0).trace(state, batch)
-    compiled = traced.lower().compile()
-    # Counted as for a GPU, and before it is compiled: a CPU's step has loops, whose
-    # operations count once, and a GPU's then has calls of which nothing is known.
-    counted = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
-    return compiled, Cost(counted["flops"], compiled.cost_analysis()["bytes accessed"])
+    return jax.jit(step, donate_argnums=0)
 
 
 def epoch_row(config: Config, segments: int, step_s: float) -> timing.Row:
