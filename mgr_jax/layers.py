@@ -46,6 +46,7 @@ def strided_conv(x: jax.Array, kernel: jax.Array, strides: Window) -> jax.Array:
 
 
 def _in_blocks(strides: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`strided_conv`, with the gradient that comes of it."""
     down, right = strides
     height, width = kernel.shape[:2]
     over_bins, over_frames = lax.padtype_to_pads(
@@ -90,14 +91,17 @@ def _strided_conv_backward(
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return _conv(x, kernel, strides, "SAME")
 
-    def through(convolution: Callable[..., jax.Array], gradient, *residuals):
+    def through(
+        convolution: Callable[..., jax.Array], gradient: jax.Array, *residuals: jax.Array
+    ) -> tuple[jax.Array, ...]:
         return jax.vjp(convolution, *residuals)[1](gradient)
 
+    in_blocks = functools.partial(_in_blocks, strides)
     return lax.platform_dependent(
         gradient,
         *residuals,
         cpu=functools.partial(through, plain),
-        default=functools.partial(through, functools.partial(_in_blocks, strides)),
+        default=functools.partial(through, in_blocks),
     )
 
 

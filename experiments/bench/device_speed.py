@@ -9,7 +9,8 @@ there, too. Its limit is the device's own: the more of its operations by the rat
 large matrix product, and its bytes by the speed of a copy, which are both measured
 first. An epoch is as `mgr_jax.train` runs it, over as many segments as FMA's small set
 has, which lie in memory; its limit is its steps alone, so that one over "of the limit"
-is the share of the time in which the device has work.
+is the share of the time in which the device has work. It takes all devices, and so is
+to be read where there is one.
 
 A GPU or TPU is what this is for. Where there is none, a CPU does less of it, and the
 title says so.
