@@ -92,9 +92,9 @@ def _strided_conv_backward(
         return _conv(x, kernel, strides, "SAME")
 
     def through(
-        convolution: Callable[..., jax.Array], gradient: jax.Array, *residuals: jax.Array
+        convolve: Callable[..., jax.Array], gradient: jax.Array, *residuals: jax.Array
     ) -> tuple[jax.Array, ...]:
-        return jax.vjp(convolution, *residuals)[1](gradient)
+        return jax.vjp(convolve, *residuals)[1](gradient)
 
     in_blocks = functools.partial(_in_blocks, strides)
     return lax.platform_dependent(
