@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 from mgr_jax.filterbanks import (
@@ -185,7 +186,9 @@ def _onset_strength(segment: Segment) -> jax.Array:
     Source: librosa.onset.onset_strength, its defaults.
     """
     power = mel_power(segment.power())
-    power = jnp.maximum(power, jnp.maximum(power.max() * _ONSET_FLOOR, AMIN))
+    # By frames first, which XLA computes at once, and the rest band by band.
+    greatest = power.max(axis=1).max()
+    power = jnp.maximum(power, jnp.maximum(greatest * _ONSET_FLOOR, AMIN))
     # A rise in dB is a ratio of powers. In a steady tone it is smaller than the
     # roundings of the two levels, of which it would be the difference.
     rise = 10 * jnp.log10(power[1:] / power[:-1])
@@ -419,19 +422,22 @@ FEATURES: dict[str, Feature] = {
 }
 
 
-def together(names: Sequence[str]) -> Callable[[jax.Array], dict[str, jax.Array]]:
+def together(
+    names: Sequence[str], dtype: DTypeLike = jnp.float32
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """Several features as one function, which computes what they share once.
 
     Args:
       names: of FEATURES.
+      dtype: what the values are rounded to.
 
     Returns:
-      (..., samples) to a dict of name to (..., bins, frames), float32, jitted and
-      batched: what each feature's `fn` gives, to the last roundings.
+      (..., samples) to a dict of name to (..., bins, frames), jitted and batched: what
+      each feature's `fn` gives, to the last roundings of float32.
     """
     of_segment = {name: inspect.unwrap(FEATURES[name].fn) for name in names}
 
     def all_of(segment: Segment) -> dict[str, jax.Array]:
-        return {name: fn(segment) for name, fn in of_segment.items()}
+        return {name: fn(segment).astype(dtype) for name, fn in of_segment.items()}
 
     return jax.jit(_of_batch(all_of))

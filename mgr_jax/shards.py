@@ -37,8 +37,14 @@ from mgr_jax.uris import Uri
 # them. One compiled shape serves all: what is fewer is padded up to it.
 FEATURE_BATCH = 32
 _LEAST = 4
-# Of AVX-512, LLVM would use half the width. It changes no number.
-_ON_CPU = {"xla_cpu_prefer_vector_width": 512}
+# How XLA compiles for a CPU; it changes no number. Cores share segments, but nothing
+# within one: handing its small operations to another core takes longer than they do.
+# Of AVX-512, LLVM would use half the width.
+_ON_CPU = {
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+    "xla_cpu_multi_thread_eigen": False,
+    "xla_cpu_prefer_vector_width": 512,
+}
 
 # What an account says of a track that gave nothing, or less than it should have.
 SKIPPED = "skipped"
@@ -280,21 +286,32 @@ def compute(names: Sequence[str], samples: np.ndarray) -> dict[str, np.ndarray]:
     # A CPU computes segment by segment: its cores share them. The rest takes them all.
     sharers = cores.available() if on_cpu else 1
     size = max(math.ceil(FEATURE_BATCH / sharers), _LEAST)
-    parts = [samples[k : k + size] for k in range(0, len(samples), size)]
-    values: dict[str, np.ndarray] = {}
+    values = {
+        name: np.empty((len(samples), *FEATURES[name].shape()), np.float16)
+        for name in names
+    }
     # Elsewhere, what is compiled together might be rounded in another way than alone.
     for group in [tuple(names)] if on_cpu else [(name,) for name in names]:
-        padded = functools.partial(_padded, _compiled(group, size), size)
-        found = list(_threads().map(padded, parts))
-        values |= {name: np.concatenate([x[name] for x in found]) for name in group}
+        fill = functools.partial(_fill, values, samples, _compiled(group, size), size)
+        for _ in _threads().map(fill, range(0, len(samples), size)):
+            pass
     return values
 
 
-def _padded(compiled: Any, size: int, samples: np.ndarray) -> dict[str, np.ndarray]:
-    count = len(samples)
+def _fill(
+    values: dict[str, np.ndarray],
+    samples: np.ndarray,
+    compiled: Any,
+    size: int,
+    first: int,
+) -> None:
+    """Computes the features of `size` segments into their places in `values`."""
+    part = samples[first : first + size]
+    count = len(part)
     if count < size:  # padding by nothing would copy all
-        samples = np.pad(samples, [(0, size - count), (0, 0)])
-    return {name: np.asarray(x)[:count] for name, x in compiled(samples).items()}
+        part = np.pad(part, [(0, size - count), (0, 0)])
+    for name, found in compiled(part).items():
+        values[name][first : first + count] = np.asarray(found)[:count].swapaxes(1, 2)
 
 
 @functools.cache
@@ -304,12 +321,15 @@ def _threads() -> concurrent.futures.Executor:
 
 @functools.cache
 def _compiled(names: tuple[str, ...], size: int) -> Any:
+    """Of float32 (size, samples), to float16 (size, frames, bins) of each name."""
     import jax
 
     @jax.jit
     def stored(samples):
-        # numpy rounds to the same float16, but takes as long as a tempogram for it.
-        return jax.tree.map(lambda x: x.astype(np.float16), together(names)(samples))
+        # numpy rounds to the same float16, but takes as long as a tempogram for it. XLA
+        # on a CPU takes twice as long as numpy for putting bins first.
+        values = together(names, np.float16)(samples)
+        return jax.tree.map(lambda x: x.swapaxes(-1, -2), values)
 
     samples = jax.ShapeDtypeStruct((size, SEGMENT_SAMPLES), np.float32)
     options = _ON_CPU if jax.default_backend() == "cpu" else None

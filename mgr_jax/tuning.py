@@ -43,9 +43,11 @@ def tuning_index(power: jax.Array, device: Device) -> jax.Array:
     )
     count = _count(strength >= 0)
     counted = (strength >= _median_strength(strength, count)) & (strength >= 0)
-    # The others are counted in a bin of their own, which is then cut off.
-    votes = jnp.zeros(len(TUNINGS) + 1, jnp.int32)
-    votes = votes.at[jnp.where(counted, tuning, len(TUNINGS))].add(1)[:-1]
+    # The others are counted beyond, each column in a bin of its own, for two additions
+    # to one bin wait for each other.
+    beyond = len(TUNINGS) + np.arange(counted.shape[1], dtype=np.int32)
+    votes = jnp.zeros(len(TUNINGS) + len(beyond), jnp.int32)
+    votes = votes.at[jnp.where(counted, tuning, beyond)].add(1)[: len(TUNINGS)]
     return jnp.where(count > 0, votes.argmax(), len(TUNINGS) // 2)
 
 
@@ -148,39 +150,49 @@ def _log2_ratio(x: jax.Array, near: jax.Array) -> jax.Array:
 def _median_strength(strength: jax.Array, count: jax.Array) -> jax.Array:
     """Median of the `count` entries that are not -1; numpy's, halfway if it is even."""
     before = strength.size - count
-    low = _order_statistic(strength, before + (count - 1) // 2)
+    low = _order_statistic(strength, before, before + (count - 1) // 2)
     next_higher = jnp.where(strength > low, strength, jnp.inf).min()
     low_is_both = _count(strength <= low) > before + count // 2
     return (low + jnp.where(low_is_both, low, next_higher)) * 0.5
 
 
-def _order_statistic(values: jax.Array, rank: jax.Array) -> jax.Array:
-    """The value of `values` that has `rank` smaller ones, where it is positive.
+def _order_statistic(values: jax.Array, before: jax.Array, rank: jax.Array):
+    """The value that has `rank` smaller ones, where `before`, no more, are negative.
 
-    The bits of a positive float sort as the float does, so the value is found bit by
-    bit, by counting, until no other is in reach. A sort of 40 000 numbers takes twenty
-    times as long.
+    The bits of a positive float sort as the float does. So the value is sought between
+    the bits of the least and of the greatest, by counting what is smaller than a guess,
+    until no other is in reach. Guesses by proportion and halving take turns: the first
+    are often close, the second bound the number of both. A sort of 40 000 numbers takes
+    twenty times as long.
     """
 
     def is_open(state):
-        i, _, smaller, smaller_than_next = state
-        return (i < 31) & (smaller_than_next - smaller > 1)
+        _, low, high, below_low, below_high = state
+        return (below_high - below_low > 1) & (high - low > 1)
 
-    def try_bit(state):
-        i, bits, smaller, smaller_than_next = state
-        candidate = bits | (1 << (30 - i))
-        count = _count(values < lax.bitcast_convert_type(candidate, jnp.float32))
+    def narrow(state):
+        halve, low, high, below_low, below_high = state
+        share = (rank - below_low + 0.5) / (below_high - below_low)
+        guess = low + ((high - low) * jnp.where(halve, 0.5, share)).astype(jnp.int32)
+        guess = jnp.clip(guess, low + 1, high - 1)
+        count = _count(values < lax.bitcast_convert_type(guess, jnp.float32))
         fits = count <= rank
         return (
-            i + 1,
-            jnp.where(fits, candidate, bits),
-            jnp.where(fits, count, smaller),
-            jnp.where(fits, smaller_than_next, count),
+            ~halve,
+            jnp.where(fits, guess, low),
+            jnp.where(fits, high, guess),
+            jnp.where(fits, count, below_low),
+            jnp.where(fits, below_high, count),
         )
 
-    zero, size = jnp.int32(0), jnp.int32(values.size)
-    _, bits, _, _ = lax.while_loop(is_open, try_bit, (zero, zero, zero, size))
-    least = lax.bitcast_convert_type(bits, jnp.float32)
+    def bits(value):
+        return lax.bitcast_convert_type(value, jnp.int32)
+
+    least = jnp.where(values > 0, values, jnp.inf).min()
+    size = jnp.int32(values.size)
+    start = (jnp.bool_(False), bits(least), bits(values.max()) + 1, before, size)
+    _, low, *_ = lax.while_loop(is_open, narrow, start)
+    least = lax.bitcast_convert_type(low, jnp.float32)
     return jnp.where(values >= least, values, jnp.inf).min()
 
 
