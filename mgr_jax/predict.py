@@ -192,7 +192,7 @@ class Predictor:
         if not heard:
             return np.zeros((0, len(self.labels)), np.float32)
         name = self.config.feature
-        feature = shards.compute([name], np.stack(heard))[name]
+        feature = shards.compute([name], heard)[name]
         batch = {"feature": feature, "label": np.zeros(len(feature), np.int64)}
         # One shape, so that the network is compiled once.
         devices = jax.local_device_count()

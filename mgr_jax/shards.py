@@ -20,6 +20,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -37,14 +38,16 @@ from mgr_jax.uris import Uri
 # them. One compiled shape serves all: what is fewer is padded up to it.
 FEATURE_BATCH = 32
 _LEAST = 4
-# How XLA compiles for a CPU; it changes no number. Cores share segments, but nothing
-# within one: handing its small operations to another core takes longer than they do.
-# Of AVX-512, LLVM would use half the width.
-_ON_CPU = {
+# How XLA compiles what one core is to compute alone; it changes no number. Giving small
+# operations to another core takes longer than they do. Of AVX-512, LLVM would use half
+# the width.
+ON_A_CORE = {
     "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_prefer_vector_width": 512,
 }
+
+_thread = threading.local()
 
 # What an account says of a track that gave nothing, or less than it should have.
 SKIPPED = "skipped"
@@ -162,7 +165,7 @@ def _write_records(
 
         def computed() -> Iterator[tuple[list[_Cut], dict[str, np.ndarray]]]:
             while batch := list(itertools.islice(cuts, FEATURE_BATCH)):
-                yield batch, compute(names, np.stack([cut.samples for cut in batch]))
+                yield batch, compute(names, [cut.samples for cut in batch])
 
         def write(found: tuple[list[_Cut], dict[str, np.ndarray]]) -> None:
             batch, values = found
@@ -270,12 +273,14 @@ def _read(
         return (), audio.Notes(), str(error)
 
 
-def compute(names: Sequence[str], samples: np.ndarray) -> dict[str, np.ndarray]:
+def compute(
+    names: Sequence[str], samples: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
     """Features as the shards hold them.
 
     Args:
       names: of FEATURES. On a CPU, they share their spectra.
-      samples: float32 (n, samples), up to FEATURE_BATCH segments.
+      samples: float32 (samples,) of each of n segments, up to FEATURE_BATCH.
 
     Returns:
       float16 (n, bins, frames) of each name.
@@ -293,25 +298,44 @@ def compute(names: Sequence[str], samples: np.ndarray) -> dict[str, np.ndarray]:
     # Elsewhere, what is compiled together might be rounded in another way than alone.
     for group in [tuple(names)] if on_cpu else [(name,) for name in names]:
         fill = functools.partial(_fill, values, samples, _compiled(group, size), size)
-        for _ in _threads().map(fill, range(0, len(samples), size)):
-            pass
+        *others, last = range(0, len(samples), size)
+        waiting = [_threads().submit(fill, first) for first in others]
+        fill(last)
+        for future in waiting:
+            future.result()
     return values
 
 
 def _fill(
     values: dict[str, np.ndarray],
-    samples: np.ndarray,
+    samples: Sequence[np.ndarray],
     compiled: Any,
     size: int,
     first: int,
 ) -> None:
     """Computes the features of `size` segments into their places in `values`."""
     part = samples[first : first + size]
-    count = len(part)
-    if count < size:  # padding by nothing would copy all
-        part = np.pad(part, [(0, size - count), (0, 0)])
-    for name, found in compiled(part).items():
-        values[name][first : first + count] = np.asarray(found)[:count].swapaxes(1, 2)
+    places = slice(first, first + len(part))
+    for name, found in compiled(_laid_out(part, size)).items():
+        values[name][places] = np.asarray(found)[: len(part)].swapaxes(1, 2)
+
+
+def _laid_out(samples: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Up to `size` segments as rows of the thread's own array, until the next call.
+
+    XLA takes it without copying it, for it begins at a multiple of 64 bytes. What else
+    is in it are segments of before.
+    """
+    rows = getattr(_thread, "rows", None)
+    if rows is None or len(rows) != size:
+        count = size * SEGMENT_SAMPLES
+        memory = np.zeros(count + 64 // 4, np.float32)
+        start = -memory.ctypes.data % 64 // 4
+        rows = memory[start : start + count].reshape(size, SEGMENT_SAMPLES)
+        _thread.rows = rows
+    for row, segment in zip(rows, samples, strict=False):
+        row[:] = segment
+    return rows
 
 
 @functools.cache
@@ -332,7 +356,7 @@ def _compiled(names: tuple[str, ...], size: int) -> Any:
         return jax.tree.map(lambda x: x.swapaxes(-1, -2), values)
 
     samples = jax.ShapeDtypeStruct((size, SEGMENT_SAMPLES), np.float32)
-    options = _ON_CPU if jax.default_backend() == "cpu" else None
+    options = ON_A_CORE if jax.default_backend() == "cpu" else None
     return stored.lower(samples).compile(options)
 
 
