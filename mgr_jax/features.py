@@ -186,7 +186,7 @@ def _onset_strength(segment: Segment) -> jax.Array:
     Source: librosa.onset.onset_strength, its defaults.
     """
     power = mel_power(segment.power())
-    # By frames first, which XLA computes at once, and the rest band by band.
+    # Of each frame first: of all at once, XLA would look through groups of bands.
     greatest = power.max(axis=1).max()
     power = jnp.maximum(power, jnp.maximum(greatest * _ONSET_FLOOR, AMIN))
     # A rise in dB is a ratio of powers. In a steady tone it is smaller than the

@@ -156,8 +156,10 @@ def _median_strength(strength: jax.Array, count: jax.Array) -> jax.Array:
     return (low + jnp.where(low_is_both, low, next_higher)) * 0.5
 
 
-def _order_statistic(values: jax.Array, before: jax.Array, rank: jax.Array):
-    """The value that has `rank` smaller ones, where `before`, no more, are negative.
+def _order_statistic(
+    values: jax.Array, before: jax.Array, rank: jax.Array
+) -> jax.Array:
+    """The value that has `rank` smaller ones, of which the first `before` are negative.
 
     The bits of a positive float sort as the float does. So the value is sought between
     the bits of the least and of the greatest, by counting what is smaller than a guess,

@@ -372,6 +372,20 @@ def test_median_is_numpys(peaks):
     assert median == np.median(np.float32(peaks))
 
 
+@pytest.mark.parametrize("spread", [1e-3, 1, 10])
+@pytest.mark.parametrize("ties", [False, True])
+def test_median_of_many_is_numpys(spread, ties):
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 99, 100, 5_000):
+        peaks = np.exp(spread * rng.standard_normal(count)).astype(np.float32)
+        if ties:
+            peaks = rng.choice(peaks[:7], count)
+        strength = np.full(6_000, -1, np.float32)
+        strength[rng.permutation(6_000)[:count]] = peaks
+        median = tuning._median_strength(strength, np.int32(count))
+        assert median == np.median(peaks)
+
+
 @pytest.mark.parametrize(
     "name, shape",
     [

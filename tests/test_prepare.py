@@ -1,3 +1,4 @@
+import concurrent.futures
 import csv
 import dataclasses
 import json
@@ -14,6 +15,7 @@ import soundfile
 from conftest import config_for, contents, tone, write_music_folder
 
 from mgr_jax import audio, input_pipeline, prepare, shards
+from mgr_jax.audio import SEGMENT_SAMPLES
 from mgr_jax.config import Config, UserError
 from mgr_jax.features import FEATURES
 from mgr_jax.splits import Assignment
@@ -174,6 +176,27 @@ def test_killed_and_resumed_gives_the_same_bytes(
 
 def _die(*_):
     raise Killed
+
+
+def test_segments_have_their_features_however_many_there_are_and_whoever_asks():
+    """A batch is computed in parts, where those of the batch before it still lie."""
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((32, SEGMENT_SAMPLES)).astype(np.float32)
+    names = ("chroma", "spectrogram")
+    expected = {name: np.asarray(FEATURES[name].fn(samples)) for name in names}
+
+    def hold(chosen):
+        values = shards.compute(names, [samples[k] for k in chosen])
+        assert list(values) == list(names)
+        for name, value in values.items():
+            assert value.dtype == np.float16
+            # XLA may add in another order before it rounds.
+            np.testing.assert_allclose(value, expected[name][chosen], rtol=1e-3)
+
+    batches = [range(32), [31], [5, 3, 1], range(20), range(12, 32), [0, 31]]
+    with concurrent.futures.ThreadPoolExecutor(3) as callers:
+        for _ in callers.map(hold, map(list, 3 * batches)):
+            pass
 
 
 def test_a_resumed_run_leaves_finished_shards_alone(
