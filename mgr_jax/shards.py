@@ -280,7 +280,7 @@ def compute(
 
     Args:
       names: of FEATURES. On a CPU, they share their spectra.
-      samples: float32 (samples,) of each of n segments, up to FEATURE_BATCH.
+      samples: float32 (samples,) of each of n segments, 1 to FEATURE_BATCH.
 
     Returns:
       float16 (n, bins, frames) of each name.
@@ -296,35 +296,39 @@ def compute(
         for name in names
     }
     # Elsewhere, what is compiled together might be rounded in another way than alone.
-    for group in [tuple(names)] if on_cpu else [(name,) for name in names]:
-        fill = functools.partial(_fill, values, samples, _compiled(group, size), size)
-        *others, last = range(0, len(samples), size)
-        waiting = [_threads().submit(fill, first) for first in others]
-        fill(last)
-        for future in waiting:
-            future.result()
+    groups = [tuple(names)] if on_cpu else [(name,) for name in names]
+    compiled = [_compiled(group, size) for group in groups]
+    fill = functools.partial(_fill, values, samples, compiled, size)
+    *others, last = range(0, len(samples), size)
+    waiting = [_threads().submit(fill, first) for first in others]
+    fill(last)
+    for future in waiting:
+        future.result()
     return values
 
 
 def _fill(
     values: dict[str, np.ndarray],
     samples: Sequence[np.ndarray],
-    compiled: Any,
+    compiled: Sequence[Any],
     size: int,
     first: int,
 ) -> None:
-    """Computes the features of `size` segments into their places in `values`."""
+    """Puts the features of up to `size` segments, from `first` on, into `values`."""
     part = samples[first : first + size]
     places = slice(first, first + len(part))
-    for name, found in compiled(_laid_out(part, size)).items():
-        values[name][places] = np.asarray(found)[: len(part)].swapaxes(1, 2)
+    rows = _laid_out(part, size)
+    for functions in compiled:
+        # XLA reads the thread's own array until there are values to be read.
+        for name, found in functions(rows).items():
+            values[name][places] = np.asarray(found)[: len(part)].swapaxes(1, 2)
 
 
 def _laid_out(samples: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Up to `size` segments as rows of the thread's own array, until the next call.
 
-    XLA takes it without copying it, for it begins at a multiple of 64 bytes. What else
-    is in it are segments of before.
+    XLA takes it without copying it, for it begins at a multiple of 64 bytes. Rows after
+    the last segment hold those of an earlier call.
     """
     rows = getattr(_thread, "rows", None)
     if rows is None or len(rows) != size:

@@ -159,8 +159,9 @@ def _median_strength(strength: jax.Array, count: jax.Array) -> jax.Array:
 def _order_statistic(
     values: jax.Array, before: jax.Array, rank: jax.Array
 ) -> jax.Array:
-    """The value that has `rank` smaller ones, of which the first `before` are negative.
+    """The value that has `rank` smaller ones.
 
+    Of the values, `before` are negative, and the others, of which it is one, positive.
     The bits of a positive float sort as the float does. So the value is sought between
     the bits of the least and of the greatest, by counting what is smaller than a guess,
     until no other is in reach. Guesses by proportion and halving take turns: the first
@@ -194,8 +195,8 @@ def _order_statistic(
     size = jnp.int32(values.size)
     start = (jnp.bool_(False), bits(least), bits(values.max()) + 1, before, size)
     _, low, *_ = lax.while_loop(is_open, narrow, start)
-    least = lax.bitcast_convert_type(low, jnp.float32)
-    return jnp.where(values >= least, values, jnp.inf).min()
+    found = lax.bitcast_convert_type(low, jnp.float32)
+    return jnp.where(values >= found, values, jnp.inf).min()
 
 
 def _count(mask: jax.Array) -> jax.Array:

@@ -8,9 +8,10 @@ alone, in the precision that they are computed in. A step trains on a batch that
 there, too. Its limit is the device's own: the more of its operations by the rate of a
 large matrix product, and its bytes by the speed of a copy, which are both measured
 first. An epoch is as `mgr_jax.train` runs it, over as many segments as FMA's small set
-has, which lie in memory; its limit is its steps alone, so that one over "of the limit"
-is the share of the time in which the device has work. It takes all devices, and so is
-to be read where there is one.
+has, which lie in memory; its limit is its steps alone. Where those take longer than it
+takes to start them, as they do with large batches, one over "of the limit" is the share
+of the time in which the device has work. It takes all devices, and so is to be read
+where there is one.
 
 A GPU or TPU is what this is for. Where there is none, a CPU does less of it, and the
 title says so.
@@ -19,6 +20,7 @@ title says so.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,21 +100,20 @@ def measure_ceiling(side: int, count: int) -> Ceiling:
     for precision in PRECISIONS:
         # Random, for zeros are faster.
         matrix = jax.random.normal(jax.random.key(0), (side, side), precision)
-        ways[precision] = _several(jnp.matmul, matrix, matrix)
-    ways["copy"] = _several(lambda x: x + 1, jnp.ones(count, jnp.float32))
+        ways[precision] = _several(jax.jit(jnp.matmul), matrix, matrix)
+    ways["copy"] = _several(jax.jit(lambda x: x + 1), jnp.ones(count, jnp.float32))
     took = timing.seconds(ways, flags.FLAGS.rounds)
     each = {name: s / _IN_A_ROW for name, s in took.items()}
     moved = 2 * 4 * count / each.pop("copy")
     return Ceiling({name: 2 * side**3 / s for name, s in each.items()}, moved)
 
 
-def _several(fn: Callable[..., jax.Array], *arguments: jax.Array) -> timing.Way:
+def _several(start: Callable[..., Any], *arguments: jax.Array) -> timing.Way:
     """Starts one after the other without waiting, which would count as work."""
-    compiled = jax.jit(fn)
 
     def way() -> None:
         for _ in range(_IN_A_ROW):
-            found = compiled(*arguments)
+            found = start(*arguments)
         jax.block_until_ready(found)
 
     return way
@@ -123,11 +124,11 @@ def feature_row(name: str, size: int) -> timing.Row:
     parts = train_speed.PAPER if name == "all three" else (name,)
     samples = jax.device_put(_music(size))
     ways = {
-        "ours": lambda: jax.block_until_ready(features_speed.together(parts)(samples)),
-        "limit": features_speed.transforms(parts, size, np.float64),
+        "ours": _several(features_speed.together(parts), samples),
+        "limit": _several(features_speed.transforms(parts, size, np.float64)),
     }
     found = timing.seconds(ways, flags.FLAGS.rounds)
-    each = {way: 1e6 * s / size for way, s in found.items()}
+    each = {way: 1e6 * s / size / _IN_A_ROW for way, s in found.items()}
     return timing.Row(f"{name}, {size} at once", "us a segment", **each)
 
 
