@@ -318,9 +318,9 @@ def _fill(
     part = samples[first : first + size]
     places = slice(first, first + len(part))
     rows = _laid_out(part, size)
-    for functions in compiled:
+    for group in compiled:
         # XLA reads the thread's own array until there are values to be read.
-        for name, found in functions(rows).items():
+        for name, found in group(rows).items():
             values[name][places] = np.asarray(found)[: len(part)].swapaxes(1, 2)
 
 

@@ -121,8 +121,8 @@ def of_librosa(name: str, y: np.ndarray) -> np.ndarray:
 
 def _transforms_on_all_cores(names: tuple[str, ...], size: int) -> timing.Way:
     """As `transforms`, each core with its own part."""
-    sharers = cores.available() if jax.default_backend() == "cpu" else 1
-    options = shards.ON_A_CORE if jax.default_backend() == "cpu" else None
+    on_cpu = jax.default_backend() == "cpu"
+    sharers, options = (cores.available(), shards.ON_A_CORE) if on_cpu else (1, None)
     pool = concurrent.futures.ThreadPoolExecutor(sharers)
     parts = [
         _done(transforms(names, len(part), options=options))
