@@ -13,19 +13,24 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 
 def total(values: Any, axis_name: str) -> Any:
-    """Sums of a tree's arrays over all devices."""
+    """Sums of a tree's arrays over all devices.
+
+    They travel as one array, since devices wait for each other once for each.
+    """
+    if lax.axis_size(axis_name) == 1:
+        return values
+    flat, as_given = ravel_pytree(values)
     if jax.process_count() == 1:
-        return lax.psum(values, axis_name)
-    return jax.tree.map(lambda x: _added(lax.all_gather(x, axis_name)), values)
+        return as_given(lax.psum(flat, axis_name))
+    return as_given(_added(lax.all_gather(flat, axis_name)))
 
 
 def mean(values: Any, axis_name: str) -> Any:
     """Means of a tree's arrays over all devices."""
-    if jax.process_count() == 1:
-        return lax.pmean(values, axis_name)
     count = lax.axis_size(axis_name)
     return jax.tree.map(lambda x: x / count, total(values, axis_name))
 

@@ -9,11 +9,19 @@ and need no JAX for it.
 
 import contextlib
 import os
+from typing import Any
 
 from mgr_jax.config import Config
 
 # Fewer than so many rows each are not worth another device.
 _ROWS = 8
+# Of AVX-512, LLVM would use half the width.
+_FULL_WIDTH = {"xla_cpu_prefer_vector_width": 512}
+# Giving small operations to another core takes longer than they do.
+_NOTHING_SHARED = {
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+    "xla_cpu_multi_thread_eigen": False,
+}
 
 
 def show(config: Config, sharers: int = 1) -> None:
@@ -47,6 +55,19 @@ def fitting(batch_size: int, cores: int) -> int:
     """How many devices share a batch evenly, at most one a core, with rows enough."""
     most = max(min(cores, batch_size // _ROWS), 1)
     return next(n for n in range(most, 0, -1) if batch_size % n == 0)
+
+
+def compiler_options(*, alone: bool) -> dict[str, Any] | None:
+    """How XLA is to compile for a CPU; None where JAX computes elsewhere.
+
+    Args:
+      alone: whether what is compiled has one core to itself.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return None
+    return _FULL_WIDTH | _NOTHING_SHARED if alone else _FULL_WIDTH
 
 
 def available() -> int:

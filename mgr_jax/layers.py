@@ -7,7 +7,6 @@ models builds with them.
 """
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -17,6 +16,9 @@ from jax import lax
 from mgr_jax import collectives
 
 EPSILON = 1e-5  # as nn.BatchNorm's
+
+# An addition waits for the one before. So many make a sum of its own.
+_SUM_OF = 8
 
 Window = tuple[int, int]
 Residuals = tuple[jax.Array, ...]
@@ -29,10 +31,10 @@ Residuals = tuple[jax.Array, ...]
 def strided_conv(x: jax.Array, kernel: jax.Array, strides: Window) -> jax.Array:
     """Convolution of pictures of one channel, padded to SAME, with large steps.
 
-    Blocks as large as a step are made channels first (space to depth), so that a kernel
-    of 8 x 4 over one channel becomes one of 2 x 2 over eight, several times as fast.
-    The gradient is the plain convolution's on a CPU; a GPU is slow with one channel
-    there as well.
+    With one channel, there is little for a matrix product to do, which a convolution is
+    made of. On a CPU it is a sum over the kernel instead; elsewhere, blocks as large as
+    a step are made channels first (space to depth), so that a kernel of 8 x 4 over one
+    channel becomes one of 2 x 2 over eight.
 
     Args:
       x: (batch, bins, frames, 1).
@@ -42,11 +44,56 @@ def strided_conv(x: jax.Array, kernel: jax.Array, strides: Window) -> jax.Array:
     Returns:
       (batch, ceil(bins / step), ceil(frames / step), channels).
     """
-    return _in_blocks(strides, x, kernel)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_by_taps, strides),
+        default=functools.partial(_in_blocks, strides),
+    )
+
+
+def _by_taps(strides: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`strided_conv`, as each number of the kernel times what lies under it.
+
+    Of these sums, XLA makes one loop over places, whose innermost is over channels: a
+    vector or two, which stay in registers.
+    """
+    (down, right), (height, width) = strides, kernel.shape[:2]
+    blocks, bins, frames = _under(x, kernel.shape, strides)
+    sums = [jnp.float32(0)] * height
+    for row in range(height):
+        block, row_in_block = divmod(row, down)
+        rows = blocks[:, block : block + bins, row_in_block]
+        for column in range(width):
+            tap = rows[..., column:][..., ::right][..., :frames, None]
+            sums[row] += tap * kernel[row, column, 0].astype(jnp.float32)
+    return sum(sums).astype(x.dtype)
+
+
+def _under(
+    x: jax.Array, shape: tuple[int, ...], strides: Window
+) -> tuple[jax.Array, int, int]:
+    """What lies under a kernel of a shape, zeros included, and the places it takes.
+
+    Returns:
+      float32 (batch, blocks, bins of a block, frames), blocks being as high as a step;
+      and the number of places over bins, and over frames.
+    """
+    (down, right), (height, width) = strides, shape[:2]
+    bins, frames = -(-x.shape[1] // down), -(-x.shape[2] // right)
+    sizes = (bins - 1 + -(-height // down)) * down, (frames - 1) * right + width
+    pads = lax.padtype_to_pads(x.shape[1:3], shape[:2], strides, "SAME")
+    # Both axes at once: one after the other would take far longer.
+    edges = [
+        (before, size - before - found, 0)
+        for (before, _), size, found in zip(pads, sizes, x.shape[1:3], strict=True)
+    ]
+    rows = lax.pad(x[..., 0].astype(jnp.float32), 0.0, [(0, 0, 0), *edges])
+    return rows.reshape(len(x), -1, down, sizes[1]), bins, frames
 
 
 def _in_blocks(strides: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`strided_conv`, with the gradient that comes of it."""
+    """`strided_conv` where convolutions want channels, and the gradient of it."""
     down, right = strides
     height, width = kernel.shape[:2]
     over_bins, over_frames = lax.padtype_to_pads(
@@ -88,21 +135,48 @@ def _strided_conv_forward(
 def _strided_conv_backward(
     strides: Window, residuals: Residuals, gradient: jax.Array
 ) -> tuple[jax.Array, ...]:
-    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _conv(x, kernel, strides, "SAME")
+    x, kernel = residuals
 
-    def through(
-        convolve: Callable[..., jax.Array], gradient: jax.Array, *residuals: jax.Array
-    ) -> tuple[jax.Array, ...]:
-        return jax.vjp(convolve, *residuals)[1](gradient)
+    def in_blocks(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        convolve = functools.partial(_in_blocks, strides, x)
+        return jax.vjp(convolve, kernel)[1](gradient)[0]
 
-    in_blocks = functools.partial(_in_blocks, strides)
-    return lax.platform_dependent(
-        gradient,
-        *residuals,
-        cpu=functools.partial(through, plain),
-        default=functools.partial(through, in_blocks),
-    )
+    of_x = jax.vjp(lambda x: _conv(x, kernel, strides, "SAME"), x)[1](gradient)[0]
+    by_taps = functools.partial(_of_kernel_by_taps, strides, kernel.shape)
+    return of_x, lax.platform_dependent(x, gradient, cpu=by_taps, default=in_blocks)
+
+
+def _of_kernel_by_taps(
+    strides: Window, shape: tuple[int, ...], x: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    """The gradient of a kernel of a shape, as `_by_taps` has the convolution.
+
+    The sum over frames is that one loop, for each of the places over bins; the sum over
+    pictures is one around it, and leaves what is added up in the cache.
+    """
+    (down, right), (height, width) = strides, shape[:2]
+    blocks, bins, frames = _under(x, shape, strides)
+    # One for each block that a kernel spans.
+    spanned = -(-height // down)
+    totals = [jnp.zeros((bins, down, width, shape[3]), jnp.float32)] * spanned
+
+    def add(
+        totals: list[jax.Array], picture: tuple[jax.Array, jax.Array]
+    ) -> tuple[list[jax.Array], None]:
+        blocks, gradient = picture
+        for first in range(0, frames, _SUM_OF):
+            sums = [jnp.float32(0)] * spanned
+            for frame in range(first, min(first + _SUM_OF, frames)):
+                under = blocks[..., frame * right : frame * right + width, None]
+                here = gradient[:, None, None, frame]
+                for k in range(spanned):
+                    sums[k] += under[k : k + bins] * here
+            totals = [total + part for total, part in zip(totals, sums, strict=True)]
+        return totals, None
+
+    totals, _ = lax.scan(add, totals, (blocks, gradient.astype(jnp.float32)))
+    total = jnp.concatenate([total.sum(0) for total in totals])[:height]
+    return total.reshape(shape).astype(x.dtype)
 
 
 strided_conv.defvjp(_strided_conv_forward, _strided_conv_backward)

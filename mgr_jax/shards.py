@@ -38,14 +38,6 @@ from mgr_jax.uris import Uri
 # them. One compiled shape serves all: what is fewer is padded up to it.
 FEATURE_BATCH = 32
 _LEAST = 4
-# How XLA compiles what one core is to compute alone; it changes no number. Giving small
-# operations to another core takes longer than they do. Of AVX-512, LLVM would use half
-# the width.
-ON_A_CORE = {
-    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-    "xla_cpu_multi_thread_eigen": False,
-    "xla_cpu_prefer_vector_width": 512,
-}
 
 _thread = threading.local()
 
@@ -360,8 +352,7 @@ def _compiled(names: tuple[str, ...], size: int) -> Any:
         return jax.tree.map(lambda x: x.swapaxes(-1, -2), values)
 
     samples = jax.ShapeDtypeStruct((size, SEGMENT_SAMPLES), np.float32)
-    options = ON_A_CORE if jax.default_backend() == "cpu" else None
-    return stored.lower(samples).compile(options)
+    return stored.lower(samples).compile(cores.compiler_options(alone=True))
 
 
 def tfds_features(job: Job) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mgr_jax import collectives, hosts, models
+from mgr_jax import collectives, cores, hosts, models
 from mgr_jax.config import Config
 from mgr_jax.features import FEATURES, Feature
 
@@ -328,14 +328,19 @@ def data_parallel(
             batch = jax.tree.map(lambda x: x[batch["rows"]], examples)
         return step(state, batch)
 
+    donated = (0,) if donate else ()
     parallel = jax.pmap(
         on_device,
         axis_name=DEVICE_AXIS,
         in_axes=(None, 0, None),
         out_axes=None if donate else 0,
-        donate_argnums=(0,) if donate else (),
+        donate_argnums=donated,
         devices=hosts.devices() if processes > 1 else None,
     )
+    options = cores.compiler_options(alone=count >= cores.available())
+    # Only jit takes options, and only of one process: of many, each gives its own rows.
+    if options is not None and processes == 1:
+        parallel = jax.jit(parallel, donate_argnums=donated, compiler_options=options)
 
     def run(state: TrainState, batch: Batch) -> Any:
         arrays = {key: batch[key] for key in keys}

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from mgr_jax import cores
@@ -56,6 +58,14 @@ def test_cores_are_devices_unless_something_else_was_asked_for(
     )
     # What is shown once stays.
     assert _run(script, **environment).split() == [str(devices)] * 2
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_cpu_takes_the_options_and_no_other_device_is_given_any(alone, monkeypatch):
+    options = cores.compiler_options(alone=alone)
+    assert jax.jit(jnp.sum, compiler_options=options)(jnp.arange(5)) == 10
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert cores.compiler_options(alone=alone) is None
 
 
 def _run(script: str, **environment: str) -> str:

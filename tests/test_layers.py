@@ -88,11 +88,15 @@ def hold_same_convolution(ours, x, weights, strides):
         np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-4)
 
 
-def test_a_kernels_gradient_in_bfloat16_is_summed_in_float32():
+@pytest.mark.parametrize(
+    "convolve",
+    [layers.conv, functools.partial(layers.strided_conv, strides=(1, 1))],
+)
+def test_a_kernels_gradient_in_bfloat16_is_summed_in_float32(convolve):
     # 1 / 256 added to 1 is lost in bfloat16: the sum would stay at 1.
     x = jnp.full((512, 1, 1, 1), 1 / 256, jnp.bfloat16).at[0].set(1)
     kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
-    _, back = jax.vjp(lambda kernel: layers.conv(x, kernel), kernel)
+    _, back = jax.vjp(lambda kernel: convolve(x, kernel), kernel)
     (gradient,) = back(jnp.ones_like(x))
     assert gradient.item() == pytest.approx(1 + 511 / 256, rel=0.01)
 
