@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 
 from mgr_jax.audio import SAMPLE_RATE_HZ, SEGMENT_SAMPLES
 from mgr_jax.filterbanks import (
@@ -423,21 +422,22 @@ FEATURES: dict[str, Feature] = {
 
 
 def together(
-    names: Sequence[str], dtype: DTypeLike = jnp.float32
-) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    names: Sequence[str], finish: Callable[[jax.Array], Any] = lambda values: values
+) -> Callable[[jax.Array], dict[str, Any]]:
     """Several features as one function, which computes what they share once.
 
     Args:
       names: of FEATURES.
-      dtype: what the values are rounded to.
+      finish: what is made of a segment's (frames, bins) while a core has them at hand:
+        arrays of two axes, which are swapped in the end as those are.
 
     Returns:
       (..., samples) to a dict of name to (..., bins, frames), jitted and batched: what
-      each feature's `fn` gives, to the last roundings of float32.
+      each feature's `fn` gives, to the last roundings of float32, and finished.
     """
     of_segment = {name: inspect.unwrap(FEATURES[name].fn) for name in names}
 
-    def all_of(segment: Segment) -> dict[str, jax.Array]:
-        return {name: fn(segment).astype(dtype) for name, fn in of_segment.items()}
+    def all_of(segment: Segment) -> dict[str, Any]:
+        return {name: finish(fn(segment)) for name, fn in of_segment.items()}
 
     return jax.jit(_of_batch(all_of))
