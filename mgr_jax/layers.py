@@ -81,7 +81,8 @@ def _under(
     """
     (down, right), (height, width) = strides, shape[:2]
     bins, frames = -(-x.shape[1] // down), -(-x.shape[2] // right)
-    sizes = (bins - 1 + -(-height // down)) * down, (frames - 1) * right + width
+    blocks = bins - 1 + -(-height // down)
+    sizes = blocks * down, (frames - 1) * right + width
     pads = lax.padtype_to_pads(x.shape[1:3], shape[:2], strides, "SAME")
     # Both axes at once: one after the other would take far longer.
     edges = [
@@ -89,7 +90,7 @@ def _under(
         for (before, _), size, found in zip(pads, sizes, x.shape[1:3], strict=True)
     ]
     rows = lax.pad(x[..., 0].astype(jnp.float32), 0.0, [(0, 0, 0), *edges])
-    return rows.reshape(len(x), -1, down, sizes[1]), bins, frames
+    return rows.reshape(-1, blocks, down, sizes[1]), bins, frames
 
 
 def _in_blocks(strides: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
