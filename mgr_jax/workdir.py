@@ -69,7 +69,8 @@ def open_workdir(config: Config) -> pathlib.Path:
     with writing(workdir, "--workdir"):
         if path.exists():
             saved = read_config(workdir)
-            if config.overwrite:
+            # What failed before it trained, over a path say, binds nobody.
+            if config.overwrite or not _has_begun(workdir):
                 _delete_run(workdir)
             else:
                 check_same_run(saved, config)
@@ -178,6 +179,10 @@ def read_config(workdir: pathlib.Path) -> Config:
 def check_same_run(saved: Config, now: Config) -> None:
     """Raises UserError where a run's settings are not those it was begun with."""
     config_lib.check_same_run(saved, now, _MAY_CHANGE)
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+    return any((workdir / name).exists() for name in _CONTENTS if name != CONFIG_FILE)
 
 
 def _delete_run(workdir: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from conftest import write_music_folder
 from mgr_jax import evaluate, input_pipeline, prepare, steps, train
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints
 from mgr_jax.config import Config, UserError
+from mgr_jax.workdir import open_workdir, read_config
 
 
 @pytest.fixture(scope="module")
@@ -377,6 +378,13 @@ def test_other_settings_do_not_go_on_with_a_run_unless_it_is_overwritten(
         ]
         == 0.5
     )
+
+
+def test_a_run_that_never_trained_takes_other_settings(config, folder):
+    # As a command leaves it whose --data_dir was mistyped.
+    open_workdir(dataclasses.replace(config, num_epochs=77))
+    train.train(dataclasses.replace(config, num_epochs=1), folder)
+    assert read_config(pathlib.Path(config.workdir)).num_epochs == 1
 
 
 def test_a_loss_that_is_no_number_stops_with_what_to_do(config, folder):
