@@ -19,7 +19,8 @@ from jax.flatten_util import ravel_pytree
 def total(values: Any, axis_name: str) -> Any:
     """Sums of a tree's arrays over all devices.
 
-    They travel as one array, since devices wait for each other once for each.
+    They are of one type, and travel as one array: devices wait for each other once for
+    each.
     """
     if lax.axis_size(axis_name) == 1:
         return values

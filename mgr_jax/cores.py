@@ -3,8 +3,8 @@
 A config enters; what JAX will find as its devices is set. XLA shares out work within an
 operation, and leaves cores idle wherever one is too small, or made for one thread; a
 device has work all the time. main calls it before JAX looks for devices, and so do the
-experiments' workers. shards and verify ask how many cores there are for their threads,
-and need no JAX for it.
+experiments' workers. shards and steps ask how XLA is to compile for cores; shards and
+verify how many there are for their threads, which needs no JAX.
 """
 
 import contextlib

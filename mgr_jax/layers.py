@@ -55,8 +55,8 @@ def strided_conv(x: jax.Array, kernel: jax.Array, strides: Window) -> jax.Array:
 def _by_taps(strides: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`strided_conv`, as each number of the kernel times what lies under it.
 
-    Of these sums, XLA makes one loop over places, whose innermost is over channels: a
-    vector or two, which stay in registers.
+    Of these sums, XLA makes one loop over places, whose innermost is over channels: of
+    16, that is a vector or two, which stay in registers.
     """
     (down, right), (height, width) = strides, kernel.shape[:2]
     blocks, bins, frames = _under(x, kernel.shape, strides)
@@ -94,7 +94,7 @@ def _under(
 
 
 def _in_blocks(strides: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`strided_conv` where convolutions want channels, and the gradient of it."""
+    """`strided_conv` where a GPU is; the gradient of its kernel comes of it, too."""
     down, right = strides
     height, width = kernel.shape[:2]
     over_bins, over_frames = lax.padtype_to_pads(
@@ -164,14 +164,14 @@ def _of_kernel_by_taps(
     def add(
         totals: list[jax.Array], picture: tuple[jax.Array, jax.Array]
     ) -> tuple[list[jax.Array], None]:
-        blocks, gradient = picture
+        here, gradient = picture
         for first in range(0, frames, _SUM_OF):
             sums = [jnp.float32(0)] * spanned
             for frame in range(first, min(first + _SUM_OF, frames)):
-                under = blocks[..., frame * right : frame * right + width, None]
-                here = gradient[:, None, None, frame]
+                under = here[..., frame * right : frame * right + width, None]
+                slope = gradient[:, None, None, frame]
                 for k in range(spanned):
-                    sums[k] += under[k : k + bins] * here
+                    sums[k] += under[k : k + bins] * slope
             totals = [total + part for total, part in zip(totals, sums, strict=True)]
         return totals, None
 

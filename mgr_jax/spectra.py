@@ -116,8 +116,8 @@ def batched(fn: Callable[[Segment], Any]):
 def allow_float64(fn):
     """Lets `fn` compute in float64, which JAX otherwise turns into float32.
 
-    Only floats may be made inside: integers would be 64 bits wide there, and JAX cannot
-    lower those once it is back outside.
+    Only floats are made inside: integers without a type would be 64 bits wide there,
+    and JAX could not lower all that was made of those once it was back outside.
     """
 
     @functools.wraps(fn)

@@ -3,9 +3,8 @@
 A config and a prepared folder enter; a run folder with checkpoints and metrics leaves.
 Batch order is a function of (seed, epoch) and dropout of (seed, step), and a checkpoint
 holds all else, so a run that was killed and resumed ends with the same bits as one left
-alone. How many processes train it changes nothing, and how many devices no more than a
-last bit. All processes of a job run this loop alike; process 0 writes. main calls
-`train`.
+alone. How many processes or devices train it changes no more than a step's last bits.
+All processes of a job run this loop alike; process 0 writes. main calls `train`.
 """
 
 import dataclasses

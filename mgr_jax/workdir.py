@@ -56,7 +56,8 @@ def open_workdir(config: Config) -> pathlib.Path:
 
     Args:
       config: the run; its `overwrite` deletes what an earlier run left there, and
-        nothing else.
+        nothing else. A folder where only a config was left, by a command that failed
+        before it trained, takes this one's.
 
     Returns:
       The folder, which holds a config.json.
@@ -69,13 +70,12 @@ def open_workdir(config: Config) -> pathlib.Path:
     with writing(workdir, "--workdir"):
         if path.exists():
             saved = read_config(workdir)
-            # What failed before it trained, over a path say, binds nobody.
-            if config.overwrite or not _has_begun(workdir):
+            if config.overwrite:
                 _delete_run(workdir)
-            else:
+            elif _has_begun(workdir):
                 check_same_run(saved, config)
         workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if not path.exists() or not _has_begun(workdir):
             write_config(config)
     return workdir
 
@@ -182,6 +182,7 @@ def check_same_run(saved: Config, now: Config) -> None:
 
 
 def _has_begun(workdir: pathlib.Path) -> bool:
+    """Whether more than the config is there."""
     return any((workdir / name).exists() for name in _CONTENTS if name != CONFIG_FILE)
 
 

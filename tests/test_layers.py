@@ -56,7 +56,7 @@ def test_a_strided_convolution_is_a_convolution(shape, kernel, strides):
         return layers.strided_conv(x, weights, strides)
 
     hold_same_convolution(ours, x, weights, strides)
-    # Whose gradient is used on other devices than this.
+    # As it is computed on other devices than a CPU.
     in_blocks = functools.partial(layers._in_blocks, strides)
     hold_same_convolution(in_blocks, x, weights, strides)
 

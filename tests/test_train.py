@@ -380,7 +380,7 @@ def test_other_settings_do_not_go_on_with_a_run_unless_it_is_overwritten(
     )
 
 
-def test_a_run_that_never_trained_takes_other_settings(config, folder):
+def test_a_folder_with_a_config_alone_takes_other_settings(config, folder):
     # As a command leaves it whose --data_dir was mistyped.
     open_workdir(dataclasses.replace(config, num_epochs=77))
     train.train(dataclasses.replace(config, num_epochs=1), folder)

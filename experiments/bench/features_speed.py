@@ -122,10 +122,8 @@ def of_librosa(name: str, y: np.ndarray) -> np.ndarray:
 def _transforms_on_all_cores(names: tuple[str, ...], size: int) -> timing.Way:
     """As `transforms`, each core with its own part."""
     on_cpu = jax.default_backend() == "cpu"
-    sharers, options = (
-        cores.available() if on_cpu else 1,
-        cores.compiler_options(alone=True),
-    )
+    sharers = cores.available() if on_cpu else 1
+    options = cores.compiler_options(alone=True)
     pool = concurrent.futures.ThreadPoolExecutor(sharers)
     parts = [
         _done(transforms(names, len(part), options=options))

@@ -30,6 +30,9 @@ from mgr_jax.config import Config
 
 def run() -> None:
     """Measures what the flags say."""
+    # For librosa's processes. With a thread a core, as they would have, they keep each
+    # other waiting: on two cores, two of them take two to three times as long.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     quick = flags.FLAGS.quick
     features = features_speed.PAPER[1:2] if quick else features_speed.PAPER
     with tempfile.TemporaryDirectory(prefix="mgr_jax_bench_") as name:
