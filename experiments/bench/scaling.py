@@ -19,7 +19,7 @@ from mgr_jax.features import FEATURES
 # train on a segment. Seconds until a process has imported and compiled.
 DECODE_MS = 0.82
 FEATURE_MS = {"tempogram": 3.0, "chroma": 2.9, "spectrogram": 0.75}
-TRAIN_MS = {"tempogram": 2.8, "chroma": 0.78, "spectrogram": 2.1}
+TRAIN_MS = {"tempogram": 2.0, "chroma": 0.77, "spectrogram": 1.5}
 START_S = 4.0
 
 # Assumed.
