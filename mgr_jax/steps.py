@@ -6,6 +6,7 @@ step's outcome does not depend on how many devices share the batch. train and ev
 call this; it needs neither TensorFlow nor librosa.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,6 +28,10 @@ DEVICE_AXIS = "devices"
 _TRAINED_ON = ("feature", "label")
 # The rest of a device's memory is for the network.
 _SHARE_OF_MEMORY = 0.5
+
+# How many training steps a CPU is given before they are done. Of more than 32, a thread
+# of JAX's waits for one to be done, which then may lack just that thread, for ever.
+_BEGUN = 2
 
 # First weights are drawn once. With all of LLVM's passes, that takes as long to compile
 # as a train step; they change no bit of the weights.
@@ -316,6 +321,7 @@ def data_parallel(
     Returns:
       (state, batch) to the step's next state, or to its result for all rows that this
       process gave. With examples, a batch holds "rows" alone, their places among them.
+      It does not wait for that state; on a CPU, for that of the last step but one.
     """
     count, processes = jax.local_device_count(), hosts.count()
     handed_round = donate and processes > 1
@@ -326,14 +332,15 @@ def data_parallel(
             batch = collectives.own_rows(batch, DEVICE_AXIS, processes, count)
         if examples is not None:
             batch = jax.tree.map(lambda x: x[batch["rows"]], examples)
-        return step(state, batch)
+        # The state is donated to the next step, but for the number one can wait.
+        return step(state, batch), jnp.int32(0)
 
     donated = (0,) if donate else ()
     parallel = jax.pmap(
         on_device,
         axis_name=DEVICE_AXIS,
         in_axes=(None, 0, None),
-        out_axes=None if donate else 0,
+        out_axes=(None if donate else 0, None),
         donate_argnums=donated,
         devices=hosts.devices() if processes > 1 else None,
     )
@@ -342,11 +349,18 @@ def data_parallel(
     if options is not None and processes == 1:
         parallel = jax.jit(parallel, donate_argnums=donated, compiler_options=options)
 
+    begun: collections.deque[jax.Array] = collections.deque()
+    on_cpu = jax.default_backend() == "cpu"
+
     def run(state: TrainState, batch: Batch) -> Any:
         arrays = {key: batch[key] for key in keys}
         dealt = collectives.dealt(arrays, processes if handed_round else 1, count)
-        result = parallel(state, dealt, examples)
+        result, done = parallel(state, dealt, examples)
         if donate:
+            if on_cpu:
+                begun.append(done)
+            if len(begun) > _BEGUN:
+                begun.popleft().block_until_ready()
             return result
         # By numpy, for which nothing has to be compiled.
         return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), result)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -107,6 +108,24 @@ def test_a_step_is_a_function_of_state_and_batch():
     jax.tree.map(np.testing.assert_array_equal, first, second)
     differ = jax.tree.map(lambda a, b: bool((a != b).any()), first, other)
     assert any(jax.tree.leaves(differ))
+
+
+def test_a_cpu_is_not_given_steps_without_end():
+    def slow(state, batch):
+        for _ in range(20):
+            state = jnp.sin(state @ state)
+        return state + batch["label"].sum()
+
+    step = steps.data_parallel(slow, donate=True)
+    batch = {"feature": np.zeros((8, 1, 1), np.float16), "label": np.zeros(8)}
+    states = [jnp.ones((500, 500)) for _ in range(12)]
+    begun, waiting = [], []
+    for state in states:
+        begun.append(step(state, batch))
+        waiting.append(sum(not after.is_ready() for after in begun))
+    # Two, and one that is done and about to be called so. Without an end, all twelve:
+    # to give one takes a hundredth of the time that it takes to be done.
+    assert max(waiting) <= 3, waiting
 
 
 def test_probabilities_leave_the_padding_out():
