@@ -4,7 +4,8 @@ Values of each device enter, inside a pmap; sums and means over all devices leav
 device's own rows. An all-reduce between processes adds in an order of its own, so its
 last bit depends on which devices share a process, and AdamW makes whole steps of such
 bits. In a job of many processes, the values are therefore gathered and added in the
-order of the devices. steps and layers call it.
+order of the devices; and on a CPU, where that takes no longer, in one process, too.
+steps and layers call it.
 """
 
 import functools
@@ -25,7 +26,7 @@ def total(values: Any, axis_name: str) -> Any:
     if lax.axis_size(axis_name) == 1:
         return values
     flat, as_given = ravel_pytree(values)
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 and jax.default_backend() != "cpu":
         return as_given(lax.psum(flat, axis_name))
     return as_given(_added(lax.all_gather(flat, axis_name)))
 

@@ -28,7 +28,8 @@ def show(config: Config, sharers: int = 1) -> None:
     """Has JAX show a CPU as several devices, where nothing else was asked for.
 
     It comes too late, and does nothing, once JAX has looked for its devices. GPUs and
-    TPUs stay what they are.
+    TPUs stay what they are. For a process of a job of many, whose steps take no
+    `compiler_options`, it has XLA compile everything for the CPU's whole width.
 
     Args:
       config: its `cpu_devices` says how many; 0 leaves it to its batch size and the
@@ -39,12 +40,17 @@ def show(config: Config, sharers: int = 1) -> None:
 
     from mgr_jax import hosts
 
+    one_of_many = hosts.is_one_of_many(config)
+    if one_of_many:
+        widths = (f"--{name}={value}" for name, value in _FULL_WIDTH.items())
+        # What stands last counts.
+        os.environ["XLA_FLAGS"] = " ".join([*widths, os.environ.get("XLA_FLAGS", "")])
     count = config.cpu_devices
     if not count:
         asked = "xla_force_host_platform_device_count" in os.environ.get(
             "XLA_FLAGS", ""
         )
-        if asked or jax.config.jax_num_cpu_devices > 0 or hosts.is_one_of_many(config):
+        if asked or jax.config.jax_num_cpu_devices > 0 or one_of_many:
             return
         count = fitting(config.batch_size, available() // sharers)
     with contextlib.suppress(RuntimeError):  # devices were looked for

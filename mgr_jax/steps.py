@@ -1,4 +1,4 @@
-"""The state of training, the pure steps on it, and the one pmap.
+"""The state of training, the pure steps on it, and how these run on all devices.
 
 A config and a feature's shape make a `TrainState`; a step takes state and batch, and
 returns the next state, or probabilities. Dropout is a function of (seed, step), and a
@@ -328,21 +328,27 @@ def data_parallel(
     keys = _TRAINED_ON if examples is None else ("rows",)
 
     def on_device(state: TrainState, batch: Batch, examples: Batch | None) -> Any:
-        if handed_round:
-            batch = collectives.own_rows(batch, DEVICE_AXIS, processes, count)
         if examples is not None:
             batch = jax.tree.map(lambda x: x[batch["rows"]], examples)
         # The state is donated to the next step, but for the number one can wait.
         return step(state, batch), jnp.int32(0)
 
-    donated = (0,) if donate else ()
-    parallel = jax.pmap(
-        on_device,
+    everywhere = functools.partial(
+        jax.pmap,
         axis_name=DEVICE_AXIS,
+        devices=hosts.devices() if processes > 1 else None,
+    )
+    # A program of its own, so that the step's is the same, and rounds alike, however
+    # processes share the devices.
+    hand_round = everywhere(
+        lambda batch: collectives.own_rows(batch, DEVICE_AXIS, processes, count)
+    )
+    donated = (0,) if donate else ()
+    parallel = everywhere(
+        on_device,
         in_axes=(None, 0, None),
         out_axes=(None if donate else 0, None),
         donate_argnums=donated,
-        devices=hosts.devices() if processes > 1 else None,
     )
     options = cores.compiler_options(alone=count >= cores.available())
     # Only jit takes options, and only of one process: of many, each gives its own rows.
@@ -355,6 +361,8 @@ def data_parallel(
     def run(state: TrainState, batch: Batch) -> Any:
         arrays = {key: batch[key] for key in keys}
         dealt = collectives.dealt(arrays, processes if handed_round else 1, count)
+        if handed_round:
+            dealt = hand_round(dealt)
         result, done = parallel(state, dealt, examples)
         if donate:
             if on_cpu:

@@ -3,8 +3,9 @@
 A config and a prepared folder enter; a run folder with checkpoints and metrics leaves.
 Batch order is a function of (seed, epoch) and dropout of (seed, step), and a checkpoint
 holds all else, so a run that was killed and resumed ends with the same bits as one left
-alone. How many processes or devices train it changes no more than a step's last bits.
-All processes of a job run this loop alike; process 0 writes. main calls `train`.
+alone. How many devices train it changes no more than a step's last bits; on CPUs, how
+processes share these, nothing. All processes of a job run this loop alike; process 0
+writes. main calls `train`.
 """
 
 import dataclasses

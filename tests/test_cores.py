@@ -31,6 +31,22 @@ def test_devices_share_a_batch_evenly_with_eight_rows_or_more(
     assert cores.fitting(batch_size, num_cores) == devices
 
 
+def test_xla_is_told_the_width_where_steps_take_no_options():
+    script = (
+        "import os, jax\n"
+        "from mgr_jax import config, cores\n"
+        "cores.show(config.Config(num_processes={processes}))\n"
+        "jax.jit(lambda x: x + 1)(1)\n"  # XLA knows the flag
+        "print(os.environ.get('XLA_FLAGS', ''))\n"
+    )
+    width = "--xla_cpu_prefer_vector_width"
+    assert f"{width}=512" in _run(script.format(processes=2))
+    assert _run(script.format(processes=0)).strip() == ""
+    # The user's own has the last word.
+    flags = _run(script.format(processes=2), XLA_FLAGS=f"{width}=128").split()
+    assert flags[-1] == f"{width}=128"
+
+
 @pytest.mark.parametrize(
     "settings, sharers, environment, devices",
     [
