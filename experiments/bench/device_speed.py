@@ -19,7 +19,7 @@ title says so.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,9 +28,8 @@ import numpy as np
 from absl import flags
 
 from experiments.bench import features_speed, timing, train_speed
-from mgr_jax import input_pipeline, steps
+from mgr_jax import steps
 from mgr_jax.config import PRECISIONS, Config
-from mgr_jax.features import FEATURES
 
 # FMA's small set: 8,000 tracks of five segments.
 SEGMENTS = 40_000
@@ -184,57 +183,14 @@ def _on(device: jax.Device) -> Callable:
 
 def epoch_row(config: Config, segments: int, step_s: float) -> timing.Row:
     """Seconds of an epoch as training has it, with segments in memory."""
-    side = generated(config.feature, segments)
-    examples = steps.on_accelerators(side.held)
-    step = steps.data_parallel(steps.train_step, donate=True, examples=examples)
-    held, numbers = [train_speed.fresh_state(config)], iter(range(1, 10**6))
-
-    def epoch() -> None:
-        for batch in batches(side, config, next(numbers), examples is not None):
-            held[0] = step(held[0], batch)
-        jax.block_until_ready(held[0])
-
-    took = timing.seconds({"ours": epoch}, min(flags.FLAGS.rounds, 3))["ours"]
+    side = train_speed.generated(config.feature, segments)
+    on_device = steps.on_accelerators(side.held) is not None
+    ways = {"ours": train_speed.our_epoch(config, side)}
+    took = timing.seconds(ways, min(flags.FLAGS.rounds, 3))["ours"]
     what = f"epoch of {segments:,} on {_name(config)}"
-    where = "on the device" if examples is not None else "in memory"
+    where = "on the device" if on_device else "in memory"
     least = segments // config.batch_size * step_s
     return timing.Row(f"{what}, {where}", "s", took, limit=least)
-
-
-def batches(
-    side: input_pipeline.Side, config: Config, epoch: int, rows_alone: bool
-) -> Iterator[input_pipeline.Batch]:
-    """An epoch's batches, as `mgr_jax.train` has them."""
-    return input_pipeline.training_batches(
-        side,
-        seed=config.seed,
-        epoch=epoch,
-        batch_size=config.batch_size,
-        shuffle_buffer_mb=100_000,
-        rows_alone=rows_alone,
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def generated(feature: str, segments: int) -> input_pipeline.Side:
-    """Segments of noise as a side that was read into memory."""
-    shape = FEATURES[feature].shape()
-    random = np.random.default_rng(0)
-    # The same few hundred, again and again: drawing them all would take minutes.
-    few = random.standard_normal((min(segments, 400), *shape)).astype(np.float16)
-    held = {
-        "feature": np.resize(few, (segments, *shape)),
-        "label": np.arange(segments) % train_speed.GENRES,
-    }
-    return input_pipeline.Side(
-        dataset=None,
-        shares=(segments,),
-        host=0,
-        shape=shape,
-        files=(),
-        places=np.arange(segments),
-        held=held,
-    )
 
 
 def _name(config: Config) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,9 @@ def seconds(
 ) -> dict[str, float]:
     """Median seconds of each way over so many rounds, in which they take turns.
 
-    Each has a turn before, so that what is compiled or cached is.
+    Each has a turn before, so that what is compiled or cached is. Who is first in a
+    round is drawn: after a pause, or after the same other each time, one would have
+    another time.
 
     Args:
       ways: what to measure.
@@ -74,11 +77,12 @@ def seconds(
         the other's that still wait for more.
     """
     took: dict[str, list[float]] = {name: [] for name in ways}
+    drawn = random.Random(0)
     for turn in range(rounds + 1):
-        for name, way in ways.items():
+        for name in drawn.sample(list(ways), len(ways)):
             began = time.perf_counter()
             for _ in range(in_a_row):
-                way()
+                ways[name]()
             if turn:
                 took[name].append((time.perf_counter() - began) / in_a_row)
     return {name: statistics.median(values) for name, values in took.items()}

@@ -5,27 +5,23 @@
 Noise enters, as float16 features in memory, and a table leaves: segments a second of
 one optimiser step on the paper's network, for each of the paper's features, beside the
 same step of the same network in PyTorch (channels last, its faster layout). Before it
-is measured, the peer is given our weights and has to answer the same. The loop is
-`mgr_jax.train` on shards of rendered clips: reading, shuffling, stepping, validation
-left out; its limit is the step alone.
+is measured, the peer is given our weights and has to answer the same. The loop is an
+epoch of segments in memory: shuffled, made into batches, trained on; its limit is as
+many steps alone, on one batch, each waited for.
 """
 
-import contextlib
 import dataclasses
-import io
-import json
-import pathlib
-import statistics
-import tempfile
+import functools
+import itertools
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from absl import flags
 
 from experiments.bench import timing
-from mgr_jax import cores, memory, models, prepare, steps, train
-from mgr_jax.config import PRECISIONS, Config, UserError, complete
-from mgr_jax.datasets import DATASETS
+from mgr_jax import cores, input_pipeline, memory, models, steps
+from mgr_jax.config import PRECISIONS, Config, UserError
 from mgr_jax.features import FEATURES
 
 PAPER = ("spectrogram", "tempogram", "chroma")
@@ -46,7 +42,7 @@ def run() -> None:
     on_cpu = jax.default_backend() == "cpu"
     precisions = PRECISIONS[:1] if on_cpu else PRECISIONS
     rows = [step_row(name, precision) for name in names for precision in precisions]
-    rows.append(loop_row(clips=16 if quick else 160, epochs=3 if quick else 6))
+    rows += [loop_row(name, batches=10 if quick else 75) for name in names]
     timing.show("training", "PyTorch", "the step alone", rows)
 
 
@@ -113,35 +109,72 @@ def _peer_step(config: Config) -> timing.Way:
     return lambda: trainer.step(batch["feature"], batch["label"])
 
 
-def loop_row(clips: int, epochs: int) -> timing.Row:
-    """Segments a second of the training loop, and of the step alone."""
-    with tempfile.TemporaryDirectory(prefix="mgr_jax_bench_") as folder:
-        config = Config(
-            dataset="synth",
-            feature="spectrogram",
-            synth_clips=clips,
-            data_dir=folder,
-            workdir=f"{folder}/run",
-            num_epochs=epochs,
-            patience=0,
-        )
-        synth = DATASETS["synth"]
-        config = complete(config, synth.default_split, synth.splits)
-        with contextlib.redirect_stdout(io.StringIO()):
-            train.train(config, prepare.prepare(config))
-        text = (pathlib.Path(folder) / "run" / "metrics.jsonl").read_text()
-    # The first epoch compiles, and reads the shards for the first time.
-    speeds = [json.loads(row)["segments_per_s"] for row in text.splitlines()[1:]]
-    size = min(config.batch_size, clips * 5 * 7 // 10)
-    config = dataclasses.replace(config, batch_size=size)
-    way = {"limit": our_step(config)}
-    took = timing.seconds(way, flags.FLAGS.rounds, _IN_A_ROW)["limit"]
-    return timing.Row(
-        "the loop on spectrogram",
-        "segments/s",
-        ours=statistics.median(speeds),
-        limit=config.batch_size / took,
-        more_is_better=True,
+def loop_row(name: str, batches: int) -> timing.Row:
+    """Segments a second of a feature's epoch, and of as many steps alone."""
+    config = Config(feature=name, batch_size=flags.FLAGS.batch_size)
+    segments = batches * config.batch_size
+    step = our_step(config)
+    ways = {
+        "ours": our_epoch(config, generated(name, segments)),
+        "limit": lambda: [step() for _ in range(batches)],
+    }
+    found = timing.seconds(ways, flags.FLAGS.rounds)
+    speeds = {way: segments / took for way, took in found.items()}
+    what = f"epoch of {segments:,} on {name}, {config.batch_size} at once"
+    return timing.Row(what, "segments/s", **speeds, more_is_better=True)
+
+
+def our_epoch(config: Config, side: input_pipeline.Side) -> timing.Way:
+    """An epoch of a side that is held, each time in another order, as training has it.
+
+    Its batches are made and its steps taken. What training does besides, once a step
+    and an epoch, it does beside the devices' work.
+    """
+    examples = steps.on_accelerators(side.held)
+    step = steps.data_parallel(steps.train_step, donate=True, examples=examples)
+    held, numbers = [fresh_state(config)], itertools.count(1)
+
+    def epoch() -> None:
+        for batch in batches(side, config, next(numbers), examples is not None):
+            held[0] = step(held[0], batch)
+        jax.block_until_ready(held[0])
+
+    return epoch
+
+
+def batches(
+    side: input_pipeline.Side, config: Config, epoch: int, rows_alone: bool
+) -> Iterator[input_pipeline.Batch]:
+    """An epoch's batches, as `mgr_jax.train` has them."""
+    return input_pipeline.training_batches(
+        side,
+        seed=config.seed,
+        epoch=epoch,
+        batch_size=config.batch_size,
+        shuffle_buffer_mb=100_000,
+        rows_alone=rows_alone,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def generated(feature: str, segments: int) -> input_pipeline.Side:
+    """Segments of noise as a side that was read into memory."""
+    shape = FEATURES[feature].shape()
+    random = np.random.default_rng(0)
+    # The same few hundred, again and again: drawing them all would take minutes.
+    few = random.standard_normal((min(segments, 400), *shape)).astype(np.float16)
+    held = {
+        "feature": np.resize(few, (segments, *shape)),
+        "label": np.arange(segments) % GENRES,
+    }
+    return input_pipeline.Side(
+        dataset=None,
+        shares=(segments,),
+        host=0,
+        shape=shape,
+        files=(),
+        places=np.arange(segments),
+        held=held,
     )
 
 
