@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from mgr_jax import hosts, lean
+from mgr_jax import hosts, lean, memory
 from mgr_jax.config import Config, UserError
 from mgr_jax.datasets import Track, dataset_key
 from mgr_jax.features import Feature
@@ -438,7 +438,10 @@ def training_batches(
 def _held_rows(side: Side, rows: np.ndarray) -> Batch:
     """Examples of a side that is held, by their places among those of all hosts."""
     places = side.places[rows]
-    batch = {key: value[places] for key, value in side.held.items()}
+    batch = {}
+    for key, value in side.held.items():
+        batch[key] = memory.aligned((len(places), *value.shape[1:]), value.dtype)
+        np.take(value, places, axis=0, out=batch[key], mode="clip")
     if len(side.shares) > 1:
         for value in batch.values():
             value[places < 0] = 0

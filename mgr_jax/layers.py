@@ -162,14 +162,14 @@ def _of_kernel_by_taps(
     totals = [jnp.zeros((bins, down, width, shape[3]), jnp.float32)] * spanned
 
     def add(
-        totals: list[jax.Array], picture: tuple[jax.Array, jax.Array]
+        totals: list[jax.Array], pair: tuple[jax.Array, jax.Array]
     ) -> tuple[list[jax.Array], None]:
-        here, gradient = picture
+        picture, slopes = pair
         for first in range(0, frames, _SUM_OF):
             sums = [jnp.float32(0)] * spanned
             for frame in range(first, min(first + _SUM_OF, frames)):
-                under = here[..., frame * right : frame * right + width, None]
-                slope = gradient[:, None, None, frame]
+                under = picture[..., frame * right : frame * right + width, None]
+                slope = slopes[:, None, None, frame]
                 for k in range(spanned):
                     sums[k] += under[k : k + bins] * slope
             totals = [total + part for total, part in zip(totals, sums, strict=True)]

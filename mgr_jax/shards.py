@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mgr_jax import audio, cores, lean
+from mgr_jax import audio, cores, lean, memory
 from mgr_jax.audio import SEGMENT_SAMPLES
 from mgr_jax.config import shown
 from mgr_jax.datasets import Track
@@ -329,16 +329,12 @@ def _turn(found: Any, into: np.ndarray) -> None:
 def _laid_out(samples: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Up to `size` segments as rows of the thread's own array, until the next call.
 
-    XLA takes it without copying it, for it begins at a multiple of 64 bytes. Rows after
-    the last segment hold those of an earlier call.
+    Rows after the last segment hold those of an earlier call, or zeros.
     """
     rows = getattr(_thread, "rows", None)
     if rows is None or len(rows) != size:
-        count = size * SEGMENT_SAMPLES
-        memory = np.zeros(count + 64 // 4, np.float32)
-        start = -memory.ctypes.data % 64 // 4
-        rows = memory[start : start + count].reshape(size, SEGMENT_SAMPLES)
-        _thread.rows = rows
+        rows = _thread.rows = memory.aligned((size, SEGMENT_SAMPLES), np.float32)
+        rows[:] = 0
     for row, segment in zip(rows, samples, strict=False):
         row[:] = segment
     return rows
