@@ -441,6 +441,7 @@ def _held_rows(side: Side, rows: np.ndarray) -> Batch:
     batch = {}
     for key, value in side.held.items():
         batch[key] = memory.aligned((len(places), *value.shape[1:]), value.dtype)
+        # Clipped, or numpy would make a copy first. A place of -1 is blanked below.
         np.take(value, places, axis=0, out=batch[key], mode="clip")
     if len(side.shares) > 1:
         for value in batch.values():

@@ -321,7 +321,7 @@ def data_parallel(
     Returns:
       (state, batch) to the step's next state, or to its result for all rows that this
       process gave. With examples, a batch holds "rows" alone, their places among them.
-      It does not wait for that state; on a CPU, for that of the last step but one.
+      It does not wait for that state; on a CPU, for that of two steps before.
     """
     count, processes = jax.local_device_count(), hosts.count()
     handed_round = donate and processes > 1
