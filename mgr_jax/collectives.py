@@ -4,7 +4,7 @@ Values of each device enter, inside a pmap; sums and means over all devices leav
 device's own rows. An all-reduce between processes adds in an order of its own, so its
 last bit depends on which devices share a process, and AdamW makes whole steps of such
 bits. In a job of many processes, the values are therefore gathered and added in the
-order of the devices; and on a CPU, where that takes no longer, in one process, too.
+order of the devices; and on a CPU, where that takes little longer, in one process, too.
 steps and layers call it.
 """
 
