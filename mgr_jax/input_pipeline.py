@@ -601,6 +601,9 @@ def _deterministic(dataset: Any) -> Any:
 
     options = tf.data.Options()
     options.deterministic = True
+    # Nothing is left to be tuned, and a tuner is slow to end: what closes an iterator
+    # sometimes waits for it, for a quarter of a second.
+    options.autotune.enabled = False
     return dataset.with_options(options)
 
 
