@@ -1,10 +1,11 @@
 """The cores of a CPU as devices of JAX, which share a batch as several GPUs would.
 
-A config enters; what JAX will find as its devices is set. XLA shares out work within an
-operation, and leaves cores idle wherever one is too small, or made for one thread; a
-device has work all the time. main calls it before JAX looks for devices, and so do the
-experiments' workers. shards and steps ask how XLA is to compile for cores; shards and
-verify how many there are for their threads, which needs no JAX.
+A config enters; what JAX will find as its devices is set, and how XLA compiles in a job
+of many processes. XLA shares out work within an operation, and leaves cores idle
+wherever one is too small, or made for one thread; a device has work all the time. main
+calls it before JAX looks for devices, and so do the experiments' workers. shards and
+steps ask how XLA is to compile for cores; shards and verify how many there are for
+their threads, which needs no JAX.
 """
 
 import contextlib

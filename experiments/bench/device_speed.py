@@ -184,11 +184,11 @@ def _on(device: jax.Device) -> Callable:
 def epoch_row(config: Config, segments: int, step_s: float) -> timing.Row:
     """Seconds of an epoch as training has it, with segments in memory."""
     side = train_speed.generated(config.feature, segments)
-    on_device = steps.on_accelerators(side.held) is not None
-    ways = {"ours": train_speed.our_epoch(config, side)}
+    examples = steps.on_accelerators(side.held)
+    ways = {"ours": train_speed.our_epoch(config, side, examples)}
     took = timing.seconds(ways, min(flags.FLAGS.rounds, 3))["ours"]
     what = f"epoch of {segments:,} on {_name(config)}"
-    where = "on the device" if on_device else "in memory"
+    where = "on the device" if examples is not None else "in memory"
     least = segments // config.batch_size * step_s
     return timing.Row(f"{what}, {where}", "s", took, limit=least)
 

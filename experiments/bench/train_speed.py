@@ -114,8 +114,9 @@ def loop_row(name: str, batches: int) -> timing.Row:
     config = Config(feature=name, batch_size=flags.FLAGS.batch_size)
     segments = batches * config.batch_size
     step = our_step(config)
+    side = generated(name, segments)
     ways = {
-        "ours": our_epoch(config, generated(name, segments)),
+        "ours": our_epoch(config, side, steps.on_accelerators(side.held)),
         "limit": lambda: [step() for _ in range(batches)],
     }
     found = timing.seconds(ways, flags.FLAGS.rounds)
@@ -124,13 +125,19 @@ def loop_row(name: str, batches: int) -> timing.Row:
     return timing.Row(what, "segments/s", **speeds, more_is_better=True)
 
 
-def our_epoch(config: Config, side: input_pipeline.Side) -> timing.Way:
+def our_epoch(
+    config: Config, side: input_pipeline.Side, examples: steps.Batch | None
+) -> timing.Way:
     """An epoch of a side that is held, each time in another order, as training has it.
 
     Its batches are made and its steps taken. What training does besides, once a step
     and an epoch, it does beside the devices' work.
+
+    Args:
+      config: of the steps.
+      side: what to train on.
+      examples: `steps.on_accelerators` of what it holds.
     """
-    examples = steps.on_accelerators(side.held)
     step = steps.data_parallel(steps.train_step, donate=True, examples=examples)
     held, numbers = [fresh_state(config)], itertools.count(1)
 
