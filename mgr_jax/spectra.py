@@ -189,7 +189,10 @@ def power_spectrum(
         imag = jnp.abs(spectrum.imag.astype(jnp.float32))
         # numpy's magnitude of a complex64, roundings included. The spectrum of a click
         # is flat: only the roundings give it the peaks that its tuning is read from.
-        larger, smaller = jnp.maximum(real, imag), jnp.minimum(real, imag)
+        # By comparing: jnp.maximum takes more operations, to let NaN pass. It passes
+        # here as well, through the ratio.
+        larger = jnp.where(real > imag, real, imag)
+        smaller = jnp.where(real > imag, imag, real)
         ratio = (smaller / jnp.where(larger > 0, larger, 1)).astype(device.precise)
         magnitude = larger * jnp.sqrt((1 + ratio * ratio).astype(jnp.float32))
         return magnitude * magnitude

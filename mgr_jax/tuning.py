@@ -20,6 +20,7 @@ from mgr_jax.spectra import Device, Segment, allow_float64, batched, of_frames
 
 _PEAK_BINS = np.arange(14, 372).reshape(-1, 2).T  # from 150 to 4000 Hz, in pairs
 _PEAK_THRESHOLD = 0.1  # of the frame's strongest bin
+_ROWS_AT_ONCE = 8
 
 
 @jax.jit
@@ -150,16 +151,16 @@ def _log2_ratio(x: jax.Array, near: jax.Array) -> jax.Array:
 def _median_strength(strength: jax.Array, count: jax.Array) -> jax.Array:
     """Median of the `count` entries that are not -1; numpy's, halfway if it is even."""
     before = strength.size - count
-    low = _order_statistic(strength, before, before + (count - 1) // 2)
+    low, up_to_low = _order_statistic(strength, before, before + (count - 1) // 2)
     next_higher = jnp.where(strength > low, strength, jnp.inf).min()
-    low_is_both = _count(strength <= low) > before + count // 2
+    low_is_both = up_to_low > before + count // 2
     return (low + jnp.where(low_is_both, low, next_higher)) * 0.5
 
 
 def _order_statistic(
     values: jax.Array, before: jax.Array, rank: jax.Array
-) -> jax.Array:
-    """The value that has `rank` smaller ones.
+) -> tuple[jax.Array, jax.Array]:
+    """The value that has `rank` smaller ones, and how many are not greater than it.
 
     Of the values, `before` are negative, and the others, of which it is one, positive.
     The bits of a positive float sort as the float does. So the value is sought between
@@ -194,11 +195,17 @@ def _order_statistic(
     least = jnp.where(values > 0, values, jnp.inf).min()
     size = jnp.int32(values.size)
     start = (jnp.bool_(False), bits(least), bits(values.max()) + 1, before, size)
-    _, low, *_ = lax.while_loop(is_open, narrow, start)
+    # All that is from `low` to below `high` is one value.
+    _, low, _, _, below_high = lax.while_loop(is_open, narrow, start)
     found = lax.bitcast_convert_type(low, jnp.float32)
-    return jnp.where(values >= found, values, jnp.inf).min()
+    return jnp.where(values >= found, values, jnp.inf).min(), below_high
 
 
 def _count(mask: jax.Array) -> jax.Array:
-    # Exact below 2**24, and XLA sums floats faster than integers.
-    return mask.astype(jnp.float32).sum().astype(jnp.int32)
+    """How many are True, of (rows, columns)."""
+    # XLA makes one loop of the comparison and of a sum of few rows, and sums what is
+    # left by numbers of 32 bits; of all at once, it would write the mask to memory.
+    ones = mask.astype(jnp.int32)
+    rows = len(ones) // _ROWS_AT_ONCE
+    parts = [ones[k * rows : (k + 1) * rows] for k in range(_ROWS_AT_ONCE)]
+    return sum(parts).sum() + ones[_ROWS_AT_ONCE * rows :].sum()
