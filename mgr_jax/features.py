@@ -156,7 +156,7 @@ class Feature:
 
 
 def _over(x: jax.Array, peak: jax.Array) -> jax.Array:
-    """Rows scaled to a largest magnitude of 1; librosa.util.normalize."""
+    """Rows over their largest magnitude, or as they are; librosa.util.normalize."""
     return x / jnp.where(peak < _TINY, 1, peak)
 
 

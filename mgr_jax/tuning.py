@@ -203,8 +203,8 @@ def _order_statistic(
 
 def _count(mask: jax.Array) -> jax.Array:
     """How many are True, of (rows, columns)."""
-    # XLA makes one loop of the comparison and of a sum of few rows, and sums what is
-    # left by numbers of 32 bits; of all at once, it would write the mask to memory.
+    # XLA makes one loop of a comparison and a sum of a few rows. For a sum of all rows,
+    # it would first write the mask to memory.
     ones = mask.astype(jnp.int32)
     rows = len(ones) // _ROWS_AT_ONCE
     parts = [ones[k * rows : (k + 1) * rows] for k in range(_ROWS_AT_ONCE)]
