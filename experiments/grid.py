@@ -19,10 +19,9 @@ from experiments import workers
 from mgr_jax import config as config_lib
 from mgr_jax import main, page, workdir
 from mgr_jax.audit import count_segments
-from mgr_jax.config import Config, UserError
+from mgr_jax.config import BASELINES, Config, UserError
 from mgr_jax.datasets import DATASETS, load_tracks
 from mgr_jax.input_pipeline import is_complete, prepared_folder
-from mgr_jax.models import BASELINES
 from mgr_jax.scores import Predictions, read_predictions_csv
 from mgr_jax.splits import CURATED, assign
 

@@ -35,11 +35,10 @@ from mgr_jax import (
     workdir,
 )
 from mgr_jax import config as config_lib
-from mgr_jax.config import Config, UserError
+from mgr_jax.config import BASELINES, Config, UserError
 from mgr_jax.datasets import DATASETS, dataset_key, load_tracks
 from mgr_jax.features import FEATURES
 from mgr_jax.input_pipeline import Prepared
-from mgr_jax.models import BASELINES
 from mgr_jax.scores import Predictions, read_predictions_csv
 
 TRAIN_GAIN_DB = 20.0

@@ -26,6 +26,13 @@ MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
 FMA_SUBSETS = ("small", "medium", "large")
 PRECISIONS = ("float32", "bfloat16")
 
+# Names of what features and models have, here so that --help can tell them before JAX
+# is imported, which takes seconds.
+FEATURES = ("tempogram", "chroma", "spectrogram", "mel", "mfcc", "loudness")
+MODELS = ("cnn", "crnn")
+# What is fitted without a network; baselines has it.
+BASELINES = ("svm",)
+
 # What can write shards: this process, or a runner of Apache Beam by its name there.
 LOCAL = "local"
 RUNNERS = (

@@ -315,7 +315,7 @@ def loudness(segment: Segment) -> jax.Array:
     return jnp.concatenate([decibels(mean) + _LUFS_OFFSET_DB, deviation, peak], axis=1)
 
 
-# The registry: a new feature is one function above and one entry here.
+# The registry: a new feature is one function above, one entry here, a name in config.
 
 
 def _params(hop_length: int = HOP_LENGTH, centered: bool = True, **more: Any):

@@ -14,19 +14,17 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from mgr_jax import cli, cores, hosts, workdir
+from mgr_jax import cli, cores, workdir
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config
 from mgr_jax.datasets import DATASETS
-from mgr_jax.features import FEATURES
-from mgr_jax.models import BASELINES, MODELS
 from mgr_jax.splits import PROTOCOLS
 
 CHOICES = {
     "mode": config_lib.MODES,
-    "feature": FEATURES,
+    "feature": config_lib.FEATURES,
     "dataset": DATASETS,
-    "model": (*MODELS, *BASELINES),
+    "model": (*config_lib.MODELS, *config_lib.BASELINES),
     "split": PROTOCOLS,
     "fma_subset": config_lib.FMA_SUBSETS,
     "runner": config_lib.RUNNERS,
@@ -36,7 +34,7 @@ CHOICES = {
 
 def run(config: Config, beam_options: Sequence[str] = ()) -> None:
     """Does what a complete config says; preparing passes options on to Apache Beam."""
-    from mgr_jax import beam, prepare
+    from mgr_jax import beam, hosts, prepare
 
     beam.check(config.runner, beam_options)
     if config.mode == "prepare":
@@ -49,12 +47,12 @@ def run(config: Config, beam_options: Sequence[str] = ()) -> None:
 
 
 def _make_run(config: Config, beam_options: Sequence[str]) -> None:
-    from mgr_jax import baselines, evaluate, train
+    from mgr_jax import baselines, evaluate, hosts, train
     from mgr_jax.input_pipeline import prepared_folder
 
     if config.mode != "evaluate":
         hosts.first(lambda: _make_ready(config, beam_options))
-        fit = baselines.fit if config.model in BASELINES else train.train
+        fit = baselines.fit if config.model in config_lib.BASELINES else train.train
         # What --overwrite had to delete is gone by now.
         fit(dataclasses.replace(config, overwrite=False), prepared_folder(config))
     if config.mode != "train":
@@ -98,6 +96,9 @@ def _of_run(flag_values: flags.FlagValues, folder: pathlib.Path) -> Config:
 def main(words: Sequence[str]) -> None:
     """Runs what the flags say, as one process or one of many; -- is for Apache Beam."""
     config = configure(flags.FLAGS)
+    # A mistake is told before JAX is imported.
+    from mgr_jax import hosts
+
     cores.show(config)
     with hosts.joined(config):
         run(config_lib.without_job(config), words)

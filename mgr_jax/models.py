@@ -1,7 +1,8 @@
 """Networks: Flax linen modules from (batch, bins, frames, 1) to (batch, genres) logits.
 
 A feature's shape and the config enter `build`; a module leaves, which train and
-evaluate apply. A further network is one module and one line of MODELS.
+evaluate apply. A further network is one module, a line of MODELS and
+its name in config.
 """
 
 import dataclasses
@@ -231,9 +232,6 @@ def _builder(module: type[nn.Module], target: tuple[int, int]) -> Builder:
 
     return build_module
 
-
-# What is fitted without a network; baselines.py has them.
-BASELINES = ("svm",)
 
 MODELS: dict[str, Builder] = {
     "cnn": _builder(CNN, target=(16, 7)),

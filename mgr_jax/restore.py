@@ -14,9 +14,8 @@ import numpy as np
 
 from mgr_jax import baselines, hosts, steps
 from mgr_jax.checkpoints import BEST, NEWEST, Checkpoints, DamagedError
-from mgr_jax.config import Config, UserError, warn
+from mgr_jax.config import BASELINES, Config, UserError, warn
 from mgr_jax.features import FEATURES, Feature
-from mgr_jax.models import BASELINES
 from mgr_jax.train import check_same_config
 
 

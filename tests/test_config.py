@@ -6,6 +6,8 @@ from conftest import run_module
 
 from mgr_jax import config as config_lib
 from mgr_jax.config import Config, UserError
+from mgr_jax.features import FEATURES
+from mgr_jax.models import MODELS
 
 
 def parse(*words: str, base: Config | None = None) -> Config:
@@ -72,6 +74,11 @@ def test_a_wrong_choice_lists_the_right_ones_and_the_nearest():
     assert "choose one of chroma, spectrogram (did you mean spectrogram?)" in str(
         error.value
     )
+
+
+def test_the_names_that_help_tells_are_those_of_the_registries():
+    assert tuple(FEATURES) == config_lib.FEATURES
+    assert tuple(MODELS) == config_lib.MODELS
 
 
 def test_json_brings_every_field_back():
