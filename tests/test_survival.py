@@ -87,12 +87,16 @@ def test_a_signal_while_it_prepares_is_one_line_and_the_same_command_goes_on(
     assert files(tmp_path / "features") == files(whole / "features")
 
 
-def test_an_interrupt_while_modules_load_is_one_line(tmp_path):
-    """A module of jax's name that interrupts stands in for good timing."""
-    (tmp_path / "jax").mkdir()
-    (tmp_path / "jax" / "__init__.py").write_text("raise KeyboardInterrupt\n")
+@pytest.mark.parametrize("module", ["numpy", "jax"])
+def test_an_interrupt_while_modules_load_is_one_line(module, tmp_path):
+    """A module of that name that interrupts stands in for good timing.
+
+    numpy is imported before flags are parsed, jax after.
+    """
+    (tmp_path / module).mkdir()
+    (tmp_path / module / "__init__.py").write_text("raise KeyboardInterrupt\n")
     done = subprocess.run(
-        [*MAIN, "--help"],
+        [*MAIN, "--dataset=synth"],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         cwd=tmp_path,
         capture_output=True,
