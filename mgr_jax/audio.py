@@ -435,8 +435,9 @@ def segments(samples: np.ndarray, segments_per_track: int = 5) -> np.ndarray:
       (n, 110250), n from 0 (less than 5 s of audio) to `segments_per_track`.
     """
     starts = segment_starts(len(samples), segments_per_track)
-    if not starts:
-        return np.zeros((0, SEGMENT_SAMPLES), samples.dtype)
+    whole = len(starts) * SEGMENT_SAMPLES
+    if not starts or starts[-1] + SEGMENT_SAMPLES == whole:  # no gap, nothing to copy
+        return samples[:whole].reshape(-1, SEGMENT_SAMPLES)
     return np.stack([samples[start : start + SEGMENT_SAMPLES] for start in starts])
 
 

@@ -17,6 +17,7 @@ from conftest import config_for, contents, tone, write_music_folder
 from mgr_jax import audio, input_pipeline, prepare, shards
 from mgr_jax.audio import SEGMENT_SAMPLES
 from mgr_jax.config import Config, UserError
+from mgr_jax.datasets import load_tracks
 from mgr_jax.features import FEATURES
 from mgr_jax.splits import Assignment
 
@@ -51,6 +52,45 @@ def test_tfds_opens_the_folder_in_a_plain_python_session(prepared):
     assert done.returncode == 0, done.stderr
     expected = "32 (12, 216) float16 d sharp/track 7.wav ['a tones', 'd sharp']"
     assert done.stdout.strip() == expected
+
+
+def test_a_record_is_what_tfds_would_write(own_music, tmp_path):
+    """Of a genre that is not the first, and a name that is not ASCII."""
+    import tensorflow as tf
+
+    (own_music / "d sharp" / "track 3.wav").rename(own_music / "d sharp" / "Ré.wav")
+    config = config_for(own_music, tmp_path / "f")
+    folder = prepare.prepare(config)
+    job = prepare._job(config, folder, tuple(load_tracks(config)))
+    layout = shards.tfds_features(job)
+    opened = input_pipeline.open_prepared(folder)
+    values = {
+        (example["track"], example["segment"]): example["feature"]
+        for example in _all_examples(opened)
+    }
+    records = [
+        tf.train.Example.FromString(record)
+        for path in sorted(folder.glob("*.tfrecord-*"))
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    ]
+    assert len(records) == len(values)
+    names = set()
+    for record in records:
+        numbers = record.features.feature
+        track = numbers["track"].int64_list.value[0]
+        segment = numbers["segment"].int64_list.value[0]
+        names.add(opened.tracks[track].id)
+        expected = layout.serialize_example(
+            {
+                "feature": values[track, segment].astype(np.float16),
+                "label": opened.tracks[track].genre,
+                "track": track,
+                "track_id": opened.tracks[track].id,
+                "segment": segment,
+            }
+        )
+        assert record == tf.train.Example.FromString(expected)
+    assert "d sharp/Ré.wav" in names
 
 
 def test_shards_hold_the_feature_of_each_segment(prepared, music_folder):
