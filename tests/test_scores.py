@@ -1,4 +1,4 @@
-"""Scores against numbers worked out by hand."""
+"""Scores against numbers worked out by hand, and against scikit-learn's."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from mgr_jax import scores
 from mgr_jax.config import UserError
@@ -77,6 +78,44 @@ def test_three_genres_by_hand():
     assert level["cross_entropy"] == pytest.approx(expected, rel=1e-5)
     assert level["expected_calibration_error"] == pytest.approx(0.3, abs=1e-6)
     assert result["majority_accuracy"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_figures_are_those_of_scikit_learn(count, dtype):
+    """On answers with ties and certainties, and a genre that is not there."""
+    noise = np.random.default_rng(count)
+    labels = noise.integers(count - 1, size=400)
+    coarse = np.round(noise.random((400, count)) * 4) + (np.arange(count) == 1)
+    coarse[labels == 0, 0] += 2
+    probabilities = (coarse / coarse.sum(axis=1, keepdims=True)).astype(dtype)
+    level = scores._level(labels, probabilities, [f"genre {k}" for k in range(count)])
+
+    indices = np.arange(count)
+    predicted = probabilities.argmax(axis=1)
+    expected = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=indices, zero_division=np.nan
+    )
+    for name, values in zip(("precision", "recall", "f1", "n"), expected, strict=True):
+        found = [genre[name] for genre in level["per_genre"].values()]
+        wanted = [
+            value if name == "n" or (n and np.isfinite(value)) else None
+            for value, n in zip(values, expected[3], strict=True)
+        ]
+        assert found == pytest.approx(wanted), name
+    assert level["macro_f1"] == pytest.approx(
+        metrics.f1_score(labels, predicted, labels=indices[:-1], average="macro")
+    )
+    matrix = metrics.confusion_matrix(labels, predicted, labels=indices)
+    assert level["confusion"] == matrix.tolist()
+    assert level["cross_entropy"] == pytest.approx(
+        metrics.log_loss(labels, probabilities, labels=indices), rel=1e-6
+    )
+    if count > scores.TOP_K:
+        # Of equal scores scikit-learn takes the last column.
+        assert level[f"top_{scores.TOP_K}"] == metrics.top_k_accuracy_score(
+            count - 1 - labels, probabilities[:, ::-1], k=scores.TOP_K, labels=indices
+        )
 
 
 def test_one_segment_a_track_gives_both_levels_the_same_figures():
