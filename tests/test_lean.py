@@ -71,7 +71,7 @@ def test_torch_that_is_imported_already_stays(tmp_path):
     assert found == ["tensorboardX True"]
 
 
-def test_a_whole_run_imports_neither_keras_nor_torch(music_folder, tmp_path):
+def test_a_whole_run_imports_no_keras_torch_or_scikit_learn(music_folder, tmp_path):
     config = config_for(music_folder, tmp_path / "features", num_epochs=1)
     config = dataclasses.replace(config, workdir=str(tmp_path / "run"))
     found = run(
@@ -79,10 +79,11 @@ def test_a_whole_run_imports_neither_keras_nor_torch(music_folder, tmp_path):
         "from mgr_jax import main\n"
         "from mgr_jax.config import Config\n"
         f"main.run({config!r})\n"
-        "print([x in sys.modules for x in ('tensorflow', 'keras', 'torch')])\n",
+        "names = 'tensorflow', 'keras', 'torch', 'sklearn'\n"
+        "print([name in sys.modules for name in names])\n",
         PYTHONPATH=_with_a_torch(tmp_path),
     )
-    assert found[-1] == "[True, False, False]"
+    assert found[-1] == "[True, False, False, False]"
 
 
 def _with_a_torch(folder: pathlib.Path) -> str:
