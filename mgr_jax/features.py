@@ -230,12 +230,12 @@ def chroma(segment: Segment) -> jax.Array:
 
     Source: paper section 2.1; librosa.feature.chroma_stft, its defaults.
     """
-    power = segment.power()
     # XLA multiplies by sixteen columns sooner than by twelve.
     none = 16 - len(PITCH_CLASSES)
     filters = np.pad(chroma_filters(), ((0, 0), (0, none), (0, 0)))
-    filters = jnp.asarray(filters)[tuning_index(power, segment.device)]
-    energy = matmul(power, filters.T)[:, : len(PITCH_CLASSES)]
+    filters = jnp.asarray(filters)[tuning_index(segment)]
+    energy = matmul(segment.power(), filters.T)[:, : len(PITCH_CLASSES)]
+    energy = jnp.where(segment.heard()[:, None], energy, 0)
     return _over(energy, energy.max(axis=1, keepdims=True))
 
 

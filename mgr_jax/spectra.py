@@ -27,22 +27,29 @@ HOP_LENGTH = 512  # tempogram, chroma, mel, mfcc; paper section 2.1
 
 AMIN = 1e-10  # power below it counts as it: -100 dB
 
+# A core transforms four pairs of frames at a time. In a turn of a loop, so many pairs
+# are computed of these as leave the least to be computed twice in the last turn.
+_PAIRS_AT_ONCE = (8, 12, 16)
+# Of the strongest power of the frame beside it, what may be nothing but roundings.
+_ROUNDINGS = 1e-25
+
 
 class Device(NamedTuple):
     """What a kind of device is good at.
 
     Attributes:
       precise: dtype for what librosa computes in float64; that, where FFTs have it.
-      frames_at_once: how many frames to compute at a time; None for all.
+      frames_at_once: how many frames to compute at a time; None for all. Where they are
+        not computed all at once, spectra are computed two by two.
     """
 
     precise: DTypeLike
     frames_at_once: int | None
 
 
-# A CPU's cache holds the spectra of a third of a segment. And XLA does not carry
-# arithmetic across the end of a loop: without one, it would repeat the spectrum's in
-# every place that reads it, and take twice as long for chroma.
+# XLA does not carry arithmetic across the end of a loop: without one, it would repeat a
+# spectrum's in every place that reads it, and take twice as long for chroma. What is
+# computed in a turn stays in a core's cache until it is used.
 _CPU = Device(jnp.float64, frames_at_once=72)
 _GPU = Device(jnp.float64, frames_at_once=None)
 _TPU = Device(jnp.float32, frames_at_once=None)
@@ -63,6 +70,7 @@ class Segment:
         """Begins without spectra."""
         self.samples, self.device = samples, device
         self._powers: dict[tuple[int, bool], jax.Array] = {}
+        self._heard: jax.Array | None = None
 
     def power(self, hop_length: int = HOP_LENGTH, centered: bool = True) -> jax.Array:
         """(frames, 1025), as `power_spectrum` gives it."""
@@ -70,6 +78,12 @@ class Segment:
         if kind not in self._powers:
             self._powers[kind] = power_spectrum(self.samples, self.device, *kind)
         return self._powers[kind]
+
+    def heard(self) -> jax.Array:
+        """(frames,), whether a frame of `power()` holds more than roundings."""
+        if self._heard is None:
+            self._heard = _heard(self.power())
+        return self._heard
 
 
 def batched(fn: Callable[[Segment], Any]):
@@ -180,25 +194,101 @@ def power_spectrum(
     count = num_frames(samples.size, hop_length, centered)
     edge = jnp.zeros(N_FFT // 2 if centered else 0, jnp.float32)
     padded = jnp.concatenate([edge, samples, edge])
+    starts = np.arange(count, dtype=np.int32) * hop_length
 
     @allow_float64
-    def power_of_frame(start):
+    def windowed(start):
         frame = lax.dynamic_slice(padded, (start,), (N_FFT,)).astype(device.precise)
-        spectrum = jnp.fft.rfft(frame * hann_window(N_FFT).astype(device.precise))
-        real = jnp.abs(spectrum.real.astype(jnp.float32))
-        imag = jnp.abs(spectrum.imag.astype(jnp.float32))
-        # numpy's magnitude of a complex64, roundings included. The spectrum of a click
-        # is flat: only the roundings give it the peaks that its tuning is read from.
-        # By comparing: jnp.maximum takes more operations, to let NaN pass. It passes
-        # here as well, through the ratio.
-        larger = jnp.where(real > imag, real, imag)
-        smaller = jnp.where(real > imag, imag, real)
-        ratio = (smaller / jnp.where(larger > 0, larger, 1)).astype(device.precise)
-        magnitude = larger * jnp.sqrt((1 + ratio * ratio).astype(jnp.float32))
-        return magnitude * magnitude
+        return frame * hann_window(N_FFT).astype(device.precise)
 
-    starts = np.arange(count, dtype=np.int32) * hop_length
-    return of_frames(power_of_frame, starts, device)
+    @allow_float64
+    def of_one(start):
+        spectrum = jnp.fft.rfft(windowed(start))
+        return _power(spectrum.real, spectrum.imag)
+
+    @allow_float64
+    def of_two(starts):
+        return _powers_of_two(windowed(starts[0]), windowed(starts[1]))
+
+    if device.frames_at_once is None:
+        return jax.vmap(of_one)(starts)
+    return _in_pairs(of_two, starts)
+
+
+def _power(real: jax.Array, imag: jax.Array) -> jax.Array:
+    """Squared magnitude in float32, through numpy's of a complex64, roundings included.
+
+    The spectrum of a click is flat: only the roundings give it the peaks that its
+    tuning is read from.
+    """
+    precise = real.dtype
+    real, imag = jnp.abs(real.astype(jnp.float32)), jnp.abs(imag.astype(jnp.float32))
+    # By comparing: jnp.maximum takes more operations, to let NaN pass. It passes here
+    # as well, through the ratio.
+    larger = jnp.where(real > imag, real, imag)
+    smaller = jnp.where(real > imag, imag, real)
+    ratio = (smaller / jnp.where(larger > 0, larger, 1)).astype(precise)
+    magnitude = larger * jnp.sqrt((1 + ratio * ratio).astype(jnp.float32))
+    return magnitude * magnitude
+
+
+def _powers_of_two(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Power of two frames, (N_FFT,) each, by one transform instead of two real ones.
+
+    They are its real and its imaginary part. In the spectrum of a real frame, a bin is
+    the conjugate of its mirror image: half their sum is the first's, half their
+    difference the second's. A frame leaves roundings in the other, see `_heard`.
+
+    Returns:
+      (2, 1) of bin 0, which is its own image, and (2, 1024) of the others, float32.
+    """
+    both = jnp.fft.fft(lax.complex(first / 2, second / 2))
+    bins, images = both[1 : N_FFT // 2 + 1], both[N_FFT // 2 :][::-1]
+    sign = np.array([[1.0], [-1.0]])
+    others = _power(bins.real + sign * images.real, bins.imag - sign * images.imag)
+    lowest = 2 * jnp.stack([both.real[:1], both.imag[:1]])
+    return _power(lowest, jnp.zeros_like(lowest)), others
+
+
+def _in_pairs(
+    of_two: Callable[[jax.Array], tuple[jax.Array, jax.Array]], starts: np.ndarray
+) -> jax.Array:
+    """(frames, 1025), of two frames at a time, and some pairs in each turn of a loop.
+
+    Args:
+      of_two: where two frames start, (2,), to what `_powers_of_two` gives of them.
+      starts: (frames,), where each starts.
+    """
+    # The last of an odd number is computed twice.
+    paired = np.pad(starts, (0, len(starts) % 2), "edge").reshape(-1, 2)
+    pairs = len(paired)
+    at_once = min(min(_PAIRS_AT_ONCE, key=lambda some: -pairs % some), pairs)
+
+    def in_turn(turn, power):
+        first = jnp.minimum(turn * at_once, pairs - at_once)
+        some = lax.dynamic_slice(paired, (first, 0), (at_once, 2))
+        lowest, others = jax.vmap(of_two)(some)
+        # Each to its place: joined first, they would be copied once more.
+        power = lax.dynamic_update_slice(power, others, (first, 0, 1))
+        return lax.dynamic_update_slice(power, lowest, (first, 0, 0))
+
+    power = jnp.zeros((pairs, 2, N_FFT // 2 + 1), jnp.float32)
+    power = lax.fori_loop(0, -(-pairs // at_once), in_turn, power)
+    return power.reshape(2 * pairs, -1)[: len(starts)]
+
+
+def _heard(power: jax.Array) -> jax.Array:
+    """(frames, 1025) to (frames,), see `Segment.heard`.
+
+    Frames that are transformed together leave roundings in each other, 300 dB below
+    themselves: where one is silent, a faint spectrum. No recording falls or rises as
+    far from one frame to the next.
+    """
+    strongest = power.max(axis=1)
+    around = jnp.pad(strongest, 1)
+    beside = jnp.maximum(around[:-2], around[2:])
+    # Of what is NaN, XLA finds -inf to be the greatest.
+    return (strongest > _ROUNDINGS * beside) | ~(strongest >= 0)
 
 
 def decibels(power: jax.Array) -> jax.Array:

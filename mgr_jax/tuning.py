@@ -27,17 +27,18 @@ _ROWS_AT_ONCE = 8
 @batched
 def estimate_tuning(segment: Segment) -> jax.Array:
     """(..., samples) to (...), the tuning that chroma takes, in semitones off A440."""
-    index = tuning_index(segment.power(), segment.device)
-    return jnp.asarray(TUNINGS, jnp.float32)[index]
+    return jnp.asarray(TUNINGS, jnp.float32)[tuning_index(segment)]
 
 
-def tuning_index(power: jax.Array, device: Device) -> jax.Array:
-    """(frames, 1025) to the index in TUNINGS of the most frequent tuning of peaks.
+def tuning_index(segment: Segment) -> jax.Array:
+    """The index in TUNINGS of the most frequent tuning of a segment's peaks.
 
     The weaker half of the peaks is left out; without peaks, the tuning is A440's.
     Source: librosa.estimate_tuning.
     """
-    strength, shift, in_lower = _peaks(power, device)
+    power, device = segment.power(), segment.device
+    threshold = jnp.where(segment.heard(), _PEAK_THRESHOLD * power.max(axis=1), jnp.inf)
+    strength, shift, in_lower = _peaks(power, threshold, device)
     # Were it not a loop of its own, XLA would compute it pair by pair as it counts.
     tuning = of_frames(
         lambda peaks: _tuning_of_peaks(*peaks, device), (shift, in_lower), device
@@ -52,13 +53,14 @@ def tuning_index(power: jax.Array, device: Device) -> jax.Array:
     return jnp.where(count > 0, votes.argmax(), len(TUNINGS) // 2)
 
 
-def _find_peaks(power: jax.Array) -> tuple[jax.Array, ...]:
+def _find_peaks(power: jax.Array, threshold: jax.Array) -> tuple[jax.Array, ...]:
     """Local maxima from 150 to 4000 Hz. Source: librosa.piptrack.
 
     Two neighbouring bins cannot both be maxima, so they share a column.
 
     Args:
       power: (frames, 1025).
+      threshold: (frames,), what peaks are above.
 
     Returns:
       (frames, pairs) each:
@@ -72,7 +74,7 @@ def _find_peaks(power: jax.Array) -> tuple[jax.Array, ...]:
         power[:, first - 1 : last : 2],
         power[:, first + 2 : last + 2 : 2],
     )
-    threshold = _PEAK_THRESHOLD * power.max(axis=1, keepdims=True)
+    threshold = threshold[:, None]
     in_lower = (lower > threshold) & (lower > far_below) & (lower >= upper)
     in_upper = (upper > threshold) & (upper > lower) & (upper >= far_above)
     below = jnp.where(in_lower, far_below, lower)
@@ -82,13 +84,16 @@ def _find_peaks(power: jax.Array) -> tuple[jax.Array, ...]:
 
 
 @allow_float64
-def _peaks(power: jax.Array, device: Device) -> tuple[jax.Array, ...]:
+def _peaks(
+    power: jax.Array, threshold: jax.Array, device: Device
+) -> tuple[jax.Array, ...]:
     """Spectral peaks at the top of parabolas through their three bins.
 
     Source: librosa.piptrack.
 
     Args:
       power: (frames, 1025).
+      threshold: (frames,), see `_find_peaks`.
       device: what it runs on.
 
     Returns:
@@ -98,7 +103,7 @@ def _peaks(power: jax.Array, device: Device) -> tuple[jax.Array, ...]:
       in_lower: whether the maximum is the lower one of the pair.
     """
     precise = device.precise
-    is_peak, in_lower, below, peak, above = _find_peaks(power)
+    is_peak, in_lower, below, peak, above = _find_peaks(power, threshold)
     slope = (above - below).astype(precise) / 2
     curvature = (above + below).astype(precise) - 2 * peak.astype(precise)
     shift = jnp.where(jnp.abs(slope) < jnp.abs(curvature), -slope / curvature, 0)

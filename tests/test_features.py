@@ -291,6 +291,34 @@ def test_silence_is_at_the_floor(name, floor):
     np.testing.assert_allclose(value, floor, atol=1e-4)
 
 
+@pytest.mark.parametrize("hop_length, centered", [(512, True), (1920, False)])
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 35])
+def test_power_is_librosas_however_many_frames_there_are(count, hop_length, centered):
+    size = (count - 1) * hop_length + (1 if centered else 2048)
+    samples = np.random.default_rng(count).uniform(-1, 1, size).astype(np.float32)
+    power = spectra.batched(lambda segment: segment.power(hop_length, centered))
+    ours = jax.jit(power)(samples)
+    theirs = librosa.stft(samples, n_fft=2048, hop_length=hop_length, center=centered)
+    assert ours.shape == (count, 1025)
+    np.testing.assert_allclose(ours, np.abs(theirs.T) ** 2, rtol=1e-5, atol=1e-9)
+
+
+def test_a_frame_of_silence_has_neither_pitch_nor_peaks_whatever_is_beside_it():
+    samples = np.zeros((1, SEGMENT_SAMPLES), np.float32)
+    # Frames 98 to 101 hold it; each is transformed together with the one beside it.
+    samples[0, 100 * 512 - 256] = 1e3
+    value = compute(features.chroma, samples)[0]
+    assert list(np.flatnonzero(value.any(axis=0))) == [98, 99, 100, 101]
+    np.testing.assert_allclose(value.max(axis=0)[98:102], 1)
+
+
+def test_what_is_no_number_is_not_taken_for_silence():
+    samples = sine(440).astype(np.float32)
+    samples[100 * 512] = np.nan
+    value = compute(features.chroma, samples[None])[0]
+    assert np.isnan(value[:, 100]).all()
+
+
 def test_features_computed_together_are_those_computed_one_by_one():
     rng = np.random.default_rng(0)
     batch = rng.standard_normal((2, 2, SEGMENT_SAMPLES)).astype(np.float32)
