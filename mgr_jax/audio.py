@@ -432,11 +432,12 @@ def segments(samples: np.ndarray, segments_per_track: int = 5) -> np.ndarray:
       segments_per_track: how many to take; 0 takes all that fit.
 
     Returns:
-      (n, 110250), n from 0 (less than 5 s of audio) to `segments_per_track`.
+      (n, 110250), n from 0 (less than 5 s of audio) to `segments_per_track`; a view of
+      the samples where there is nothing between segments.
     """
     starts = segment_starts(len(samples), segments_per_track)
     whole = len(starts) * SEGMENT_SAMPLES
-    if not starts or starts[-1] + SEGMENT_SAMPLES == whole:  # no gap, nothing to copy
+    if not starts or starts[-1] + SEGMENT_SAMPLES == whole:
         return samples[:whole].reshape(-1, SEGMENT_SAMPLES)
     return np.stack([samples[start : start + SEGMENT_SAMPLES] for start in starts])
 

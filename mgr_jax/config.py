@@ -26,10 +26,10 @@ MODES = ("train_and_evaluate", "prepare", "train", "evaluate")
 FMA_SUBSETS = ("small", "medium", "large")
 PRECISIONS = ("float32", "bfloat16")
 
-# Names of what features and models have, here so that --help can tell them before JAX
-# is imported, which takes seconds.
-FEATURES = ("tempogram", "chroma", "spectrogram", "mel", "mfcc", "loudness")
-MODELS = ("cnn", "crnn")
+# The keys of features.FEATURES and models.MODELS, here so that --help can tell them
+# before JAX is imported, which takes seconds.
+FEATURE_NAMES = ("tempogram", "chroma", "spectrogram", "mel", "mfcc", "loudness")
+MODEL_NAMES = ("cnn", "crnn")
 # What is fitted without a network; baselines has it.
 BASELINES = ("svm",)
 

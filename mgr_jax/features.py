@@ -235,7 +235,7 @@ def chroma(segment: Segment) -> jax.Array:
     filters = np.pad(chroma_filters(), ((0, 0), (0, none), (0, 0)))
     filters = jnp.asarray(filters)[tuning_index(segment)]
     energy = matmul(segment.power(), filters.T)[:, : len(PITCH_CLASSES)]
-    energy = jnp.where(segment.heard()[:, None], energy, 0)
+    energy = jnp.where(segment.silent()[:, None], 0, energy)
     return _over(energy, energy.max(axis=1, keepdims=True))
 
 

@@ -22,9 +22,9 @@ from mgr_jax.splits import PROTOCOLS
 
 CHOICES = {
     "mode": config_lib.MODES,
-    "feature": config_lib.FEATURES,
+    "feature": config_lib.FEATURE_NAMES,
     "dataset": DATASETS,
-    "model": (*config_lib.MODELS, *config_lib.BASELINES),
+    "model": (*config_lib.MODEL_NAMES, *config_lib.BASELINES),
     "split": PROTOCOLS,
     "fma_subset": config_lib.FMA_SUBSETS,
     "runner": config_lib.RUNNERS,

@@ -1,8 +1,8 @@
 """Networks: Flax linen modules from (batch, bins, frames, 1) to (batch, genres) logits.
 
 A feature's shape and the config enter `build`; a module leaves, which train and
-evaluate apply. A further network is one module, a line of MODELS and
-its name in config.
+evaluate apply. A further network is one module, a line of MODELS, and its name in
+config.
 """
 
 import dataclasses

@@ -313,15 +313,15 @@ def _level(
         # Of equal ones the first, as argmax has it.
         likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
         top_k = float(np.mean((likeliest == labels[:, None]).any(axis=1)))
-    # None is so sure that a wrong answer costs infinitely much.
-    least = np.finfo(probabilities.dtype).eps
+    # Clipped, for a certain wrong answer would cost infinitely much.
+    least = np.finfo(float).eps
     given = probabilities[np.arange(len(labels)), labels].clip(least, 1 - least)
     return {
         "n": len(labels),
         "accuracy": float(np.mean(predicted == labels)),
         "macro_f1": float(np.mean(f1[n > 0])),
         f"top_{TOP_K}": top_k,
-        "cross_entropy": float(-np.mean(np.log(given, dtype=np.float64))),
+        "cross_entropy": float(-np.mean(np.log(given))),
         "expected_calibration_error": calibration_error(labels, probabilities),
         "per_genre": {
             genre: {

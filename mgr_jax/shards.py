@@ -173,7 +173,8 @@ def _write_records(
     return rows
 
 
-def _example(job: Job, cut: "_Cut", value: np.ndarray) -> dict[str, Any]:
+def _example(job: Job, cut: "_Cut", value: np.ndarray) -> dict[str, int | bytes]:
+    """A record's entries, as protobuf holds them."""
     track = job.tracks[cut.track]
     return {
         "feature": value.tobytes(),
@@ -406,7 +407,7 @@ def tfds_features(job: Job) -> Any:
     )
 
 
-def _serialise(example: dict[str, Any]) -> bytes:
+def _serialise(example: dict[str, int | bytes]) -> bytes:
     """A record, as TFDS would write it for `tfds_features`, with fewer copies."""
     tf = lean.tensorflow()
 

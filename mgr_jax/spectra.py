@@ -27,9 +27,9 @@ HOP_LENGTH = 512  # tempogram, chroma, mel, mfcc; paper section 2.1
 
 AMIN = 1e-10  # power below it counts as it: -100 dB
 
-# A core transforms four pairs of frames at a time. In a turn of a loop, so many pairs
-# are computed of these as leave the least to be computed twice in the last turn.
-_PAIRS_AT_ONCE = (8, 12, 16)
+# Pairs of frames in a turn of a loop: of these, what leaves fewest to be computed twice
+# in the last turn. A core transforms four pairs at a time.
+_PAIRS_AT_ONCE = (8, 12)
 # Of the strongest power of the frame beside it, what may be nothing but roundings.
 _ROUNDINGS = 1e-25
 
@@ -39,8 +39,8 @@ class Device(NamedTuple):
 
     Attributes:
       precise: dtype for what librosa computes in float64; that, where FFTs have it.
-      frames_at_once: how many frames to compute at a time; None for all. Where they are
-        not computed all at once, spectra are computed two by two.
+      frames_at_once: how many frames a loop computes at a time; None for no loops. With
+        loops, spectra are computed in pairs.
     """
 
     precise: DTypeLike
@@ -70,7 +70,7 @@ class Segment:
         """Begins without spectra."""
         self.samples, self.device = samples, device
         self._powers: dict[tuple[int, bool], jax.Array] = {}
-        self._heard: jax.Array | None = None
+        self._silent: jax.Array | None = None
 
     def power(self, hop_length: int = HOP_LENGTH, centered: bool = True) -> jax.Array:
         """(frames, 1025), as `power_spectrum` gives it."""
@@ -79,11 +79,11 @@ class Segment:
             self._powers[kind] = power_spectrum(self.samples, self.device, *kind)
         return self._powers[kind]
 
-    def heard(self) -> jax.Array:
-        """(frames,), whether a frame of `power()` holds more than roundings."""
-        if self._heard is None:
-            self._heard = _heard(self.power())
-        return self._heard
+    def silent(self) -> jax.Array:
+        """(frames,), whether a frame of `power()` holds nothing but roundings."""
+        if self._silent is None:
+            self._silent = _silent(self.power())
+        return self._silent
 
 
 def batched(fn: Callable[[Segment], Any]):
@@ -237,7 +237,8 @@ def _powers_of_two(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.
 
     They are its real and its imaginary part. In the spectrum of a real frame, a bin is
     the conjugate of its mirror image: half their sum is the first's, half their
-    difference the second's. A frame leaves roundings in the other, see `_heard`.
+    difference the second's. A frame leaves roundings in the other, see `_silent`; and
+    NaN, if it has any.
 
     Returns:
       (2, 1) of bin 0, which is its own image, and (2, 1024) of the others, float32.
@@ -277,8 +278,8 @@ def _in_pairs(
     return power.reshape(2 * pairs, -1)[: len(starts)]
 
 
-def _heard(power: jax.Array) -> jax.Array:
-    """(frames, 1025) to (frames,), see `Segment.heard`.
+def _silent(power: jax.Array) -> jax.Array:
+    """(frames, 1025) to (frames,), see `Segment.silent`.
 
     Frames that are transformed together leave roundings in each other, 300 dB below
     themselves: where one is silent, a faint spectrum. No recording falls or rises as
@@ -287,8 +288,8 @@ def _heard(power: jax.Array) -> jax.Array:
     strongest = power.max(axis=1)
     around = jnp.pad(strongest, 1)
     beside = jnp.maximum(around[:-2], around[2:])
-    # Of what is NaN, XLA finds -inf to be the greatest.
-    return (strongest > _ROUNDINGS * beside) | ~(strongest >= 0)
+    # What is NaN is not silent; on a CPU, the greatest of NaN is -inf.
+    return (strongest >= 0) & (strongest <= _ROUNDINGS * beside)
 
 
 def decibels(power: jax.Array) -> jax.Array:

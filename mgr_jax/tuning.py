@@ -1,7 +1,7 @@
 """Spectra to tuning: how far a segment's notes lie off A440, as librosa estimates it.
 
-A power spectrum enters, (frames, 1025), or the samples of segments; the tuning leaves,
-as an index in TUNINGS or in semitones. features calls it, for chroma.
+A segment enters, or the samples of several; the tuning leaves, as an index in TUNINGS
+or in semitones. features calls it, for chroma.
 
 The tuning is the fullest of 100 bins of a histogram, so a single peak that falls on
 the other side of an edge can change every number of chroma. So it is rounded to float32
@@ -37,7 +37,8 @@ def tuning_index(segment: Segment) -> jax.Array:
     Source: librosa.estimate_tuning.
     """
     power, device = segment.power(), segment.device
-    threshold = jnp.where(segment.heard(), _PEAK_THRESHOLD * power.max(axis=1), jnp.inf)
+    threshold = _PEAK_THRESHOLD * power.max(axis=1)
+    threshold = jnp.where(segment.silent(), jnp.inf, threshold)
     strength, shift, in_lower = _peaks(power, threshold, device)
     # Were it not a loop of its own, XLA would compute it pair by pair as it counts.
     tuning = of_frames(

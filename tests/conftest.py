@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from mgr_jax import config as config_lib
+from mgr_jax import main
 from mgr_jax.config import Config
 from mgr_jax.uris import Uri
 
@@ -77,8 +78,6 @@ def run_here(*flags: object) -> None:
 
     For what comes after a start of its own, or beside one: starting takes longest.
     """
-    from mgr_jax import main  # imports jax
-
     values = absl.flags.FlagValues()
     config_lib.define_flags(main.CHOICES, values)
     values(["main", *map(str, flags)])

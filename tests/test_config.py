@@ -77,8 +77,8 @@ def test_a_wrong_choice_lists_the_right_ones_and_the_nearest():
 
 
 def test_the_names_that_help_tells_are_those_of_the_registries():
-    assert tuple(FEATURES) == config_lib.FEATURES
-    assert tuple(MODELS) == config_lib.MODELS
+    assert tuple(FEATURES) == config_lib.FEATURE_NAMES
+    assert tuple(MODELS) == config_lib.MODEL_NAMES
 
 
 def test_json_brings_every_field_back():

@@ -108,7 +108,7 @@ def test_figures_are_those_of_scikit_learn(count):
     matrix = metrics.confusion_matrix(labels, predicted, labels=indices)
     assert level["confusion"] == matrix.tolist()
     assert level["cross_entropy"] == pytest.approx(
-        metrics.log_loss(labels, probabilities, labels=indices), rel=1e-6
+        metrics.log_loss(labels, probabilities, labels=indices), rel=1e-12
     )
     if count > scores.TOP_K:
         # Of equal scores scikit-learn takes the last column.

@@ -6,7 +6,8 @@ Noise enters; a table leaves, for each feature and for the paper's three togethe
 batches of 1, 5 (a track's segments) and 64, by the library's functions; and for 32 on
 all cores, as preparing and predicting compute them. The peer is librosa 0.11, segment
 by segment, as it is used. The limit is the feature's own Fourier transforms, of frames
-that lie ready, in JAX and float32. Their spectra go to memory; ours stay in a cache.
+that lie ready, in JAX and float32, one by one. Their spectra go to memory; ours stay in
+a cache, and of spectra two come from one transform.
 """
 
 import concurrent.futures
