@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from absl import logging as absl_logging
 from mgr_jax.config import UserError, is_disk_full
 
 INTERRUPTED = "interrupted; the same command goes on"
+_AGAIN_S = 0.05  # after which an interrupt that was lost comes again
 
 
 def _tell_interrupt(
@@ -38,11 +40,19 @@ def _tell_interrupt(
 
 
 def _tell_ignored(ignored: Any) -> None:
-    """Leaves out what tensorstore's threads say after a save or restore has failed.
+    """Sees to what was raised where nobody can catch it.
 
-    They try to hand their error to who asked, who has told it and gone.
+    An interrupt comes again a moment later: Python may have been in JAX's own part of
+    collecting garbage, where it is lost. What tensorstore's threads say after a save or
+    restore has failed is left out: they try to hand their error to who asked, who has
+    told it and gone.
     """
-    if str(ignored.exc_value) != "Event loop is closed":
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        main = threading.main_thread().ident
+        again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))
+        again.daemon = True
+        again.start()
+    elif str(ignored.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(ignored)
 
 

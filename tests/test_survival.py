@@ -106,6 +106,30 @@ def test_an_interrupt_while_modules_load_is_one_line(module, tmp_path):
     assert one_line(done.stderr) == "error: interrupted; the same command goes on"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_garbage_is_collected_is_not_lost(number):
+    """What is raised in a callback of the collector, as JAX has one, goes nowhere."""
+    script = (
+        "import gc, os, time\n"
+        "from mgr_jax import cli\n"
+        "def callback(phase, info):\n"
+        "    gc.callbacks.remove(callback)\n"
+        f"    os.kill(os.getpid(), {number})\n"
+        "def body():\n"
+        "    gc.callbacks.append(callback)\n"
+        "    gc.collect()\n"
+        "    print('went on', flush=True)\n"
+        "    time.sleep(60)\n"
+        "cli.start(body)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "went on\n"
+    assert one_line(done.stderr) == "error: interrupted; the same command goes on"
+    assert done.returncode == 130
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Makes a disk of so many kilobytes."""
