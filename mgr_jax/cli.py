@@ -43,17 +43,22 @@ def _tell_ignored(ignored: Any) -> None:
     """Sees to what was raised where nobody can catch it.
 
     An interrupt comes again a moment later: Python may have been in JAX's own part of
-    collecting garbage, where it is lost. What tensorstore's threads say after a save or
-    restore has failed is left out: they try to hand their error to who asked, who has
-    told it and gone.
+    collecting garbage, where it is lost. Left out is what has been told: that a disk is
+    full, by a file that is closed at the end; and an error that tensorstore's threads
+    try to hand to who asked for a save or restore, and has gone.
     """
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         main = threading.main_thread().ident
         again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))
         again.daemon = True
         again.start()
-    elif str(ignored.exc_value) != "Event loop is closed":
+    elif not _is_told(ignored.exc_value):
         sys.__unraisablehook__(ignored)
+
+
+def _is_told(error: BaseException | None) -> bool:
+    is_full = isinstance(error, OSError) and is_disk_full(error)
+    return is_full or str(error) == "Event loop is closed"
 
 
 sys.excepthook = _tell_interrupt
