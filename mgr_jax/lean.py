@@ -10,7 +10,9 @@ import contextlib
 import functools
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +23,7 @@ _OLD_KERAS = "TF_USE_LEGACY_KERAS"
 @functools.cache
 def tensorflow() -> Any:
     """What `import tensorflow` gives; its `keras` is imported when it is asked for."""
-    with _without_keras():
+    with _without_keras(), _without_signals():
         return importlib.import_module("tensorflow")
 
 
@@ -37,6 +39,28 @@ def tensorboardx() -> Any:
     """What `import tensorboardX` gives."""
     with _without_torch():
         return importlib.import_module("tensorboardX")
+
+
+@contextlib.contextmanager
+def _without_signals() -> Iterator[None]:
+    """Holds interrupts back: one that meets C++ as a module loads ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python has them in the main thread alone
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in numbers
+        if callable(signal.getsignal(number))
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager
