@@ -2,8 +2,8 @@
 
 Nothing enters; the modules leave. Half of the time that importing TensorFlow takes goes
 to Keras, and tensorboardX imports PyTorch where it is installed, which takes as long
-again: nothing here has a use for either. prepare, shards, input_pipeline and events
-call it.
+again: nothing here has a use for either. An interrupt waits until TensorFlow is there.
+prepare, shards, input_pipeline and events call it.
 """
 
 import contextlib

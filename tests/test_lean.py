@@ -1,8 +1,9 @@
-"""What is imported without Keras or PyTorch, each time in a process of its own."""
+"""How TensorFlow and tensorboardX are imported, each time in a process of its own."""
 
 import dataclasses
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -47,6 +48,27 @@ def test_a_choice_of_keras_is_left_as_it_is(choice):
         TF_USE_LEGACY_KERAS=choice,
     )
     assert found == [f"{choice} {choice == '0'}"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_tensorflow_is_imported(number, tmp_path):
+    """A module of its name, which is interrupted, stands in for good timing."""
+    (tmp_path / "tensorflow.py").write_text(
+        f"import os\nos.kill(os.getpid(), {number})\nprint('imported to its end')\n"
+    )
+    found = run(
+        "import signal\n"
+        "from mgr_jax import cli, lean\n"
+        "signal.signal(signal.SIGTERM, cli._interrupt)\n"
+        "handlers = [signal.getsignal(n) for n in (2, 15)]\n"
+        "try:\n"
+        "    lean.tensorflow()\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+        "print(handlers == [signal.getsignal(n) for n in (2, 15)])\n",
+        PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}",
+    )
+    assert found == ["imported to its end", "interrupted", "True"]
 
 
 def test_tensorboardx_finds_no_torch_and_leaves_it_to_others(tmp_path):
