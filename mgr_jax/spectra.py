@@ -27,9 +27,8 @@ HOP_LENGTH = 512  # tempogram, chroma, mel, mfcc; paper section 2.1
 
 AMIN = 1e-10  # power below it counts as it: -100 dB
 
-# Pairs of frames in a turn of a loop: of these, what leaves fewest to be computed twice
-# in the last turn. A core transforms four pairs at a time.
-_PAIRS_AT_ONCE = (8, 12)
+# Pairs of frames in a turn of a loop: as many as a core transforms at a time.
+_PAIRS_AT_ONCE = 4
 # Of the strongest power of the frame beside it, what may be nothing but roundings.
 _ROUNDINGS = 1e-25
 
@@ -212,7 +211,7 @@ def power_spectrum(
 
     if device.frames_at_once is None:
         return jax.vmap(of_one)(starts)
-    return _in_pairs(of_two, starts)
+    return _in_pairs(of_two, of_one, starts)
 
 
 def _power(real: jax.Array, imag: jax.Array) -> jax.Array:
@@ -252,30 +251,35 @@ def _powers_of_two(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _in_pairs(
-    of_two: Callable[[jax.Array], tuple[jax.Array, jax.Array]], starts: np.ndarray
+    of_two: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    of_one: Callable[[Any], jax.Array],
+    starts: np.ndarray,
 ) -> jax.Array:
     """(frames, 1025), of two frames at a time, and some pairs in each turn of a loop.
 
     Args:
       of_two: where two frames start, (2,), to what `_powers_of_two` gives of them.
+      of_one: where the last of an odd number starts, to its (1025,).
       starts: (frames,), where each starts.
     """
-    # The last of an odd number is computed twice.
-    paired = np.pad(starts, (0, len(starts) % 2), "edge").reshape(-1, 2)
-    pairs = len(paired)
-    at_once = min(min(_PAIRS_AT_ONCE, key=lambda some: -pairs % some), pairs)
+    pairs, odd = divmod(len(starts), 2)
+    paired = starts[: 2 * pairs].reshape(pairs, 2)
+    at_once = min(_PAIRS_AT_ONCE, pairs)
 
     def in_turn(turn, power):
         first = jnp.minimum(turn * at_once, pairs - at_once)
         some = lax.dynamic_slice(paired, (first, 0), (at_once, 2))
-        lowest, others = jax.vmap(of_two)(some)
+        lowest, others = (x.reshape(2 * at_once, -1) for x in jax.vmap(of_two)(some))
         # Each to its place: joined first, they would be copied once more.
-        power = lax.dynamic_update_slice(power, others, (first, 0, 1))
-        return lax.dynamic_update_slice(power, lowest, (first, 0, 0))
+        power = lax.dynamic_update_slice(power, others, (2 * first, 1))
+        return lax.dynamic_update_slice(power, lowest, (2 * first, 0))
 
-    power = jnp.zeros((pairs, 2, N_FFT // 2 + 1), jnp.float32)
-    power = lax.fori_loop(0, -(-pairs // at_once), in_turn, power)
-    return power.reshape(2 * pairs, -1)[: len(starts)]
+    power = jnp.zeros((len(starts), N_FFT // 2 + 1), jnp.float32)
+    if pairs:
+        power = lax.fori_loop(0, -(-pairs // at_once), in_turn, power)
+    if odd:
+        power = power.at[-1].set(of_one(starts[-1]))
+    return power
 
 
 def _silent(power: jax.Array) -> jax.Array:
