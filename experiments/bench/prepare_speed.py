@@ -21,6 +21,8 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import numpy as np
 from absl import flags
@@ -61,8 +63,8 @@ def _rows(
     ):
         ways = {
             "ours": functools.partial(_prepare, names, folder, out),
-            "peer": lambda: list(processes.map(by_librosa, paths)),
-            "as it comes": lambda: list(as_they_come.map(by_librosa, paths)),
+            "peer": lambda: processes.map(by_librosa, paths, 1),
+            "as it comes": lambda: as_they_come.map(by_librosa, paths, 1),
             "limit": lambda: list(threads.map(audio.decode, paths)),
         }
         found = timing.seconds(ways, flags.FLAGS.rounds)
@@ -77,21 +79,14 @@ def _rows(
 
 
 @contextlib.contextmanager
-def _processes(**environment: str) -> Iterator[concurrent.futures.Executor]:
-    """As many as there are cores, each started with these variables and without others.
+def _processes(**environment: str) -> Iterator[Any]:
+    """A pool of as many as there are cores, started with these variables.
 
     What numpy's libraries read when they are loaded can only be set before.
     """
-    before = dict(os.environ)
-    os.environ.pop("OPENBLAS_NUM_THREADS", None)
-    os.environ.update(environment)
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(cores.available(), spawn) as pool:
-        try:
-            pool.submit(os.getpid).result()  # all are started for the first
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    with mock.patch.dict(os.environ, environment):
+        pool = multiprocessing.get_context("spawn").Pool(cores.available())
+    with pool:
         yield pool
 
 
