@@ -17,9 +17,9 @@ from mgr_jax.features import FEATURES
 # Measured, on the machine of experiments/bench/README.md. Milliseconds of one core: to
 # decode and resample a second of MP3; to compute a segment's feature and write it; to
 # train on a segment. Seconds until a process has imported and compiled.
-DECODE_MS = 0.82
-FEATURE_MS = {"tempogram": 3.0, "chroma": 2.9, "spectrogram": 0.75}
-TRAIN_MS = {"tempogram": 2.0, "chroma": 0.77, "spectrogram": 1.5}
+DECODE_MS = 0.96
+FEATURE_MS = {"tempogram": 1.9, "chroma": 1.5, "spectrogram": 0.88}
+TRAIN_MS = {"tempogram": 2.0, "chroma": 0.67, "spectrogram": 1.4}
 START_S = 4.0
 
 # Assumed.
