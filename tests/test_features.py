@@ -293,7 +293,7 @@ def test_silence_is_at_the_floor(name, floor):
 
 @pytest.mark.filterwarnings("ignore:n_fft=2048 is too large")
 @pytest.mark.parametrize("hop_length, centered", [(512, True), (1920, False)])
-@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 35])
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 10, 16, 17, 35])
 def test_power_is_librosas_however_many_frames_there_are(count, hop_length, centered):
     size = (count - 1) * hop_length + (1 if centered else 2048)
     samples = np.random.default_rng(count).uniform(-1, 1, size).astype(np.float32)
@@ -454,7 +454,7 @@ def test_another_length_equals_librosa(name):
 
 
 def test_vmap_keeps_the_precision():
-    samples = np.random.default_rng(0).standard_normal((2, 4096)).astype(np.float32)
+    samples = np.random.default_rng(0).standard_normal((2, 6000)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # JAX warns when it cuts float64 to float32
         mapped = jax.jit(jax.vmap(features.spectrogram))(samples)
@@ -475,6 +475,8 @@ def test_spectra_are_float64_wherever_there_is_a_float64_fft(name):
     for platform in ("cpu", "cuda"):
         exported = jax.export.export(FEATURES[name].fn, platforms=[platform])(samples)
         assert "complex<f64>" in exported.mlir_module()
+        if name != "tempogram":  # whose autocorrelation takes float32
+            assert "complex<f32>" not in exported.mlir_module()
     exported = jax.export.export(FEATURES[name].fn, platforms=["tpu"])(samples)
     assert "f64" not in exported.mlir_module()
 
